@@ -1,0 +1,1 @@
+//! The backup.example.com API: types, validation and the generated YAML.

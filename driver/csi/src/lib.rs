@@ -1,0 +1,1 @@
+//! The Container Storage Interface 1.13 protocol, and sockets to speak it over.

@@ -1,0 +1,1 @@
+//! A CSI driver that keeps volumes as image files on a reflink file system.

@@ -1,0 +1,3 @@
+//! The `driver` program.
+
+fn main() {}

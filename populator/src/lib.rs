@@ -1,0 +1,1 @@
+//! Fills Kubernetes volumes from archives in object storage, without a pod.

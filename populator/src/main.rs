@@ -1,0 +1,3 @@
+//! The `populator` program.
+
+fn main() {}

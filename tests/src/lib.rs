@@ -1,0 +1,1 @@
+//! Starts real Kubernetes, S3 and CSI components, and proves the product on them.
