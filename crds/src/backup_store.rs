@@ -1,0 +1,108 @@
+//! BackupStore: where archives lie, and with what credentials they are read.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+/// A bucket, or a part of one, on a server that speaks S3.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[kube(
+    group = "backup.example.com",
+    version = "v1",
+    kind = "BackupStore",
+    plural = "backupstores",
+    shortname = "bs",
+    category = "backups",
+    namespaced,
+    status = "BackupStoreStatus",
+    derive = "PartialEq",
+    doc = "Where the archives of this namespace lie and with what credentials they are read. A VolumeBackup without storeRef uses the BackupStore whose url is the longest prefix of its own.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
+        description = "Whether the credentials were found and, where they were tried, accepted"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(name = "URL", type_ = "string", json_path = ".spec.url"),
+    printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec.endpoint"),
+    printcolumn(
+        name = "Region",
+        type_ = "string",
+        json_path = ".spec.region",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Secret",
+        type_ = "string",
+        json_path = ".spec.credentialsSecretRef.name",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupStoreSpec {
+    /// What it serves: `s3://BUCKET` or `s3://BUCKET/PREFIX`. Matches whole path segments.
+    #[x_kube(validation = Rule::new("self.matches('^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$')")
+        .message("url must be s3://BUCKET or s3://BUCKET/PREFIX"))]
+    #[schemars(length(max = 2048))]
+    pub url: String,
+
+    /// The server, for example `https://minio.example.com:9000`. Default: Amazon S3 in `region`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self.matches('^https?://[^/]+/?$')")
+        .message("endpoint must be http://HOST[:PORT] or https://HOST[:PORT]"))]
+    #[schemars(length(max = 512))]
+    pub endpoint: Option<String>,
+
+    /// The region that requests are signed for.
+    #[serde(default = "default_region")]
+    pub region: String,
+
+    /// Whether the bucket goes into the path (`https://server/bucket/key`) or into the host name
+    /// (`https://bucket.server/key`). Most servers other than Amazon's want the path.
+    #[serde(default = "default_path_style")]
+    pub path_style: bool,
+
+    /// The Secret of this namespace with the keys `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`
+    /// and, for temporary credentials, `AWS_SESSION_TOKEN`.
+    pub credentials_secret_ref: SecretRef,
+}
+
+fn default_region() -> String {
+    "us-east-1".to_owned()
+}
+
+fn default_path_style() -> bool {
+    true
+}
+
+/// A Secret in the same namespace.
+#[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct SecretRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// What the controller found out about the store.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupStoreStatus {
+    /// The `metadata.generation` that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// `Ready`: the Secret has the keys, and the server accepted them when they were last used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}

@@ -1,0 +1,211 @@
+//! RestoreOrder: the work order for one agent, and its answer.
+//!
+//! It lies in the populator's namespace, where users have no rights: nobody but the controller
+//! chooses which volume is made, shown to Kubernetes or deleted. It carries no credentials, only
+//! URLs signed for one object. The controller writes `spec`, the agent of `spec.nodeName` writes
+//! `status` (a ValidatingAdmissionPolicy in `deploy/` holds it to that node).
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::volume_backup::ResolvedArchive;
+use crate::volume_restore::{Progress, RestoreResult};
+
+/// What the agent shall do.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[kube(
+    group = "backup.example.com",
+    version = "v1",
+    kind = "RestoreOrder",
+    plural = "restoreorders",
+    shortname = "ro",
+    namespaced,
+    status = "RestoreOrderStatus",
+    selectable = ".spec.nodeName",
+    derive = "PartialEq",
+    doc = "The populator's own work order for the agent of one node. Do not write it by hand: the VolumeRestore in the PVC's namespace is the object for people.",
+    printcolumn(name = "Goal", type_ = "string", json_path = ".spec.goal"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
+    printcolumn(name = "Percent", type_ = "integer", json_path = ".status.progress.percent"),
+    printcolumn(name = "Attempt", type_ = "integer", json_path = ".spec.attempt"),
+    printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeName"),
+    printcolumn(name = "Namespace", type_ = "string", json_path = ".spec.claim.namespace"),
+    printcolumn(name = "Claim", type_ = "string", json_path = ".spec.claim.name"),
+    printcolumn(
+        name = "Failure",
+        type_ = "string",
+        json_path = ".status.failure.reason",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.spec.nodeName == oldSelf.spec.nodeName && self.spec.claim == oldSelf.spec.claim && self.spec.volume == oldSelf.spec.volume && self.spec.archive == oldSelf.spec.archive")
+        .message("claim, nodeName, volume and archive are fixed; only goal, attempt and access may change")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreOrderSpec {
+    /// What shall be reached.
+    pub goal: Goal,
+    /// Which attempt at filling the volume this is, from 1. Raised by the controller after a
+    /// transient failure; the agent begins anew when it differs from `status.attempt`.
+    pub attempt: i64,
+    /// The node whose agent does it.
+    pub node_name: String,
+    /// The PVC that the volume is for.
+    pub claim: OrderClaim,
+    /// The volume to make.
+    pub volume: OrderVolume,
+    /// The archive, pinned.
+    pub archive: ResolvedArchive,
+    /// How the agent may read it, for now.
+    pub access: SignedAccess,
+}
+
+/// What an order shall reach. It only ever goes from `Filled` to one of the others; from
+/// `Published` to `Deleted` only after a live look has shown that no PV was made.
+#[derive(JsonSchema, Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub enum Goal {
+    /// A volume with the archive's data in it, complete, durable and mounted nowhere.
+    Filled,
+    /// The volume is Kubernetes' own now, or about to be: nothing here may delete it.
+    Published,
+    /// No volume, no mount, nothing left on the node.
+    Deleted,
+}
+
+/// The PVC that an order serves.
+#[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct OrderClaim {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+/// The volume to make, as CreateVolume wants it (CSI 1.13).
+#[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderVolume {
+    /// The CSI driver.
+    pub driver: String,
+    /// The volume's CSI name, `pvc-<uid>` as external-provisioner would give.
+    pub name: String,
+    /// Bytes required at least.
+    pub required_bytes: i64,
+    /// Bytes allowed at most; 0 for no limit.
+    #[serde(default)]
+    pub limit_bytes: i64,
+    /// File system, empty for the driver's default.
+    #[serde(default)]
+    pub fs_type: String,
+    /// Mount options of the StorageClass.
+    #[serde(default)]
+    pub mount_options: Vec<String>,
+    /// The PVC's access modes, as Kubernetes names them.
+    pub access_modes: Vec<String>,
+    /// The StorageClass's parameters, without the `csi.storage.k8s.io/` ones that are for sidecars.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// A URL that reads one object for a while, without credentials.
+#[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
+pub struct SignedAccess {
+    /// The signed URL (AWS Signature Version 4, query parameters). Read with `Range` and
+    /// `If-Match`.
+    pub url: String,
+    /// When it stops working. The controller puts a new one here in time.
+    pub expires: Time,
+}
+
+/// What the agent has reached.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreOrderStatus {
+    /// The `metadata.generation` that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Where the agent is.
+    #[serde(default)]
+    pub state: State,
+    /// The attempt that this status speaks of.
+    #[serde(default)]
+    pub attempt: i64,
+    /// The volume, from the moment that CreateVolume has answered until it is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<MadeVolume>,
+    /// Live figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// Bytes fetched from the store over all attempts.
+    #[serde(default)]
+    pub bytes_fetched: i64,
+    /// What was restored, with state `Filled`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<RestoreResult>,
+    /// What went wrong in this attempt, with state `Failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+}
+
+/// Where the agent is with an order.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub enum State {
+    /// Not begun.
+    #[default]
+    Waiting,
+    /// The volume is being made, staged and published.
+    Provisioning,
+    /// The archive is being unpacked.
+    Restoring,
+    /// Complete, durable, and mounted nowhere.
+    Filled,
+    /// This attempt failed; `failure` says why. The volume may still exist.
+    Failed,
+    /// Nothing of the volume is left on the node.
+    Deleted,
+}
+
+/// A volume that exists.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct MadeVolume {
+    /// The driver's id for it (CSI `volume_id`, a PV's `volumeHandle`).
+    pub handle: String,
+    /// Its size in bytes.
+    pub capacity_bytes: i64,
+    /// CSI `volume_context`, a PV's `volumeAttributes`.
+    #[serde(default)]
+    pub context: BTreeMap<String, String>,
+    /// From where it can be reached (CSI `accessible_topology`), each a set of segments.
+    #[serde(default)]
+    pub topology: Vec<BTreeMap<String, String>>,
+}
+
+/// Why an attempt failed.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub struct Failure {
+    /// One word in CamelCase.
+    pub reason: String,
+    /// One sentence that says what happened and what to do.
+    pub message: String,
+    /// What may cure it.
+    pub cure: Cure,
+}
+
+/// What may cure a failure.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub enum Cure {
+    /// Nothing but a change by a person.
+    #[default]
+    Person,
+    /// Trying again later.
+    Time,
+    /// Another node: this one has no room.
+    OtherNode,
+}

@@ -1,0 +1,122 @@
+//! VolumeBackup: an archive in object storage that a PVC's `dataSourceRef` may name.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+/// What a user writes: which archive, and how old it may be.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[kube(
+    group = "backup.example.com",
+    version = "v1",
+    kind = "VolumeBackup",
+    plural = "volumebackups",
+    shortname = "vb",
+    category = "backups",
+    namespaced,
+    status = "VolumeBackupStatus",
+    derive = "PartialEq",
+    doc = "An archive in object storage from which PersistentVolumeClaims can be filled: a PVC whose dataSourceRef names a VolumeBackup comes up with the archive's files in it.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
+        description = "Whether the archive was found and can be read"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(
+        name = "Restore-Point",
+        type_ = "date",
+        json_path = ".spec.restorePoint",
+        description = "Nothing newer than this is restored where the store keeps versions"
+    ),
+    printcolumn(
+        name = "Size",
+        type_ = "string",
+        json_path = ".status.resolved.humanSize",
+        description = "Size of the archive as stored"
+    ),
+    printcolumn(name = "URL", type_ = "string", json_path = ".spec.backupURL"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeBackupSpec {
+    /// The archive: `s3://BUCKET/KEY`, one object. Its format (tar, tar.gz, tar.zst) is told by
+    /// its first bytes, not by its name.
+    #[serde(rename = "backupURL")]
+    #[x_kube(
+        validation = Rule::new("self.matches('^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+$')")
+            .message("backupURL must be s3://BUCKET/KEY, for example s3://my-bucket/database.tar.gz"),
+        validation = Rule::new("!self.endsWith('/')")
+            .message("backupURL must name one object; a prefix that ends in / is not supported"),
+    )]
+    #[schemars(length(max = 2048))]
+    pub backup_url: String,
+
+    /// The point in time to restore (RFC 3339). Where the bucket keeps versions, an object newer
+    /// than this is refused; an object without versions is used as it stands, and the condition
+    /// `PointInTime` says so.
+    pub restore_point: Time,
+
+    /// The BackupStore of this namespace to read from. Default: the one whose `url` is the longest
+    /// prefix of `backupURL`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_ref: Option<StoreRef>,
+}
+
+/// A BackupStore in the same namespace.
+#[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct StoreRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// What was last seen of the archive.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeBackupStatus {
+    /// The `metadata.generation` that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// `Ready`: the archive was found and can be read. `PointInTime`: True where the object is
+    /// proven not to be newer than `restorePoint`, Unknown where the store keeps no versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+
+    /// The object as last seen. A restore pins its own, in its VolumeRestore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<ResolvedArchive>,
+}
+
+/// One exact object in a store.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ResolvedArchive {
+    /// `s3://BUCKET/KEY`.
+    pub url: String,
+    /// The object's version, where the bucket keeps versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The object's ETag as the store gave it, quotes included; every read is made with
+    /// `If-Match` on it (RFC 9110, 13.1.1).
+    #[serde(rename = "etag", default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    /// Bytes as stored (compressed).
+    pub size: i64,
+    /// The same for people, for example `1.2 GiB`.
+    pub human_size: String,
+    /// When the store last saw it written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_modified: Option<Time>,
+}
