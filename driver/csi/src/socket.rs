@@ -85,7 +85,8 @@ fn bind(path: &Path) -> io::Result<UnixListenerStream> {
 ///
 /// It connects with the first call and again after the server went away; a call while nobody
 /// listens is UNAVAILABLE. `timeout` bounds each call, the connecting included, up to the first
-/// message of its answer; a request may ask for less ([`tonic::Request::set_timeout`]), not more.
+/// message of its answer, and a call that takes longer is CANCELLED. A request may ask for less
+/// ([`tonic::Request::set_timeout`]), not more; only that way is the server told too.
 ///
 /// # Panics
 /// Outside a tokio runtime.
