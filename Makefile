@@ -1,0 +1,45 @@
+# `make help` lists what there is. Everything needs root on a Debian machine.
+
+SHELL := /bin/bash
+CACHE ?= $(or $(VOLUME_POPULATOR_CACHE),$(HOME)/.cache/volume-populator)
+export VOLUME_POPULATOR_CACHE := $(CACHE)
+# Outside the clone, so that a fresh clone builds in a minute; cargo itself knows what is stale.
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin
+CARGO := cargo
+RUN := $(CARGO) run --quiet --release --package tests --bin
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+.PHONY: demo
+demo: tools ## A PVC comes back from an S3 archive, on real Kubernetes; the cluster stays up
+	@$(RUN) demo -- up
+
+.PHONY: demo-down
+demo-down: ## Takes the demo away: processes, mounts, loop devices, namespaces, files
+	@if [ -x $(CARGO_TARGET_DIR)/release/demo ]; then $(CARGO_TARGET_DIR)/release/demo down; \
+	else $(RUN) demo -- down; fi
+
+.PHONY: test
+test: tools lint ## Every check, in its short form
+	$(CARGO) test --release --workspace
+
+.PHONY: bench
+bench: tools ## Tables of measurements; the same figures as JSON under target/bench/
+	@$(RUN) bench
+
+.PHONY: lint
+lint: ## Formatting and clippy, warnings refused
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --quiet --release --workspace --all-targets -- --deny warnings
+
+.PHONY: crds
+crds: ## Writes crds/*.yaml anew from the code
+	$(CARGO) run --quiet --release --package crds --example generate
+
+.PHONY: tools
+tools: ## Installs what is missing and builds the pinned Kubernetes components and the programs
+	@tests/tools/install
+	@tests/tools/prepare
