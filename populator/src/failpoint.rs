@@ -1,0 +1,81 @@
+//! Named places where a test may have the process abort, as a crash at the worst moment would.
+//!
+//! Only with the feature `failpoints`, which no released image has: there, a file
+//! `$FAILPOINT_DIR/NAME.abort` makes the process rename it to `NAME.hit` and abort when it reaches
+//! the place NAME. A crash happens once for each file, and a test sees by `NAME.hit` that the place
+//! was really reached.
+
+/// Every name, so that a test can prove that it has reached them all.
+pub const ALL: &[&str] = &[];
+
+/// The program has come to the place of this name.
+#[cfg(feature = "failpoints")]
+pub fn reached(name: &'static str) {
+    let Some(folder) = std::env::var_os("FAILPOINT_DIR") else {
+        return;
+    };
+    let folder = std::path::PathBuf::from(folder);
+    let armed = folder.join(format!("{name}.abort"));
+    if std::fs::rename(armed, folder.join(format!("{name}.hit"))).is_ok() {
+        tracing::warn!(name, "aborting at a fail point, as a test asked");
+        std::process::abort();
+    }
+}
+
+/// The program has come to the place of this name: nothing happens in this build.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub fn reached(_name: &'static str) {}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    fn calls(folder: &Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                calls(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && !path.ends_with("failpoint.rs")
+            {
+                let source = std::fs::read_to_string(&path).unwrap();
+                found.extend(
+                    source
+                        .split("failpoint::reached(")
+                        .skip(1)
+                        .map(|rest| rest.split('"').nth(1).unwrap().to_owned()),
+                );
+            }
+        }
+    }
+
+    /// The list and the calls in the sources are the same, each name is called at one place, and
+    /// each step has a place before and one after its effect.
+    #[test]
+    fn list_and_calls_agree() {
+        let mut found = Vec::new();
+        calls(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+            &mut found,
+        );
+        let unique: BTreeSet<&str> = found.iter().map(String::as_str).collect();
+        assert_eq!(unique.len(), found.len(), "a name stands at two places");
+        let listed: BTreeSet<&str> = super::ALL.iter().copied().collect();
+        assert_eq!(listed, unique, "left: listed, right: in the sources");
+        for name in &unique {
+            let (step, place) = name.rsplit_once('.').unwrap();
+            let other = match place {
+                "before" => "after",
+                "after" => "before",
+                place => panic!("{name}: {place} is neither before nor after"),
+            };
+            assert!(
+                unique.contains(format!("{step}.{other}").as_str()),
+                "{name} has no {other}"
+            );
+            assert!(name.starts_with("controller.") || name.starts_with("agent."));
+        }
+    }
+}
