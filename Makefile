@@ -24,7 +24,8 @@ demo-down: ## Takes the demo away: processes, mounts, loop devices, namespaces, 
 
 .PHONY: test
 test: tools lint ## Every check, in its short form
-	$(CARGO) test --release --workspace
+	$(CARGO) test --quiet --release --workspace --doc
+	$(CARGO) test --release --workspace --lib --bins --tests
 
 .PHONY: bench
 bench: tools ## Tables of measurements; the same figures as JSON under target/bench/
