@@ -1,0 +1,247 @@
+//! The second stage: decompression, on a thread of its own, a few chunks ahead of the reader.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::budget::Budget;
+use crate::error::RestoreError;
+use crate::fetch::Fetched;
+use crate::format::Format;
+use crate::stream::Stream;
+
+mod gzip;
+mod zstd_frames;
+
+/// Bytes in a decoded chunk.
+const CHUNK: usize = 512 << 10;
+
+/// Chunks that exist: one being filled, one being read, the others waiting.
+const CHUNKS: usize = 6;
+
+/// Bytes of memory the stage takes, windows apart.
+pub(crate) const MEMORY: u64 = (CHUNK * CHUNKS) as u64;
+
+/// One compression format.
+trait Decoder: Send {
+    /// Fills a part of `output` and says how much; 0 says that the object ended where it should and
+    /// that every checksum in it was right.
+    fn decode(&mut self, input: &mut dyn Stream, output: &mut [u8]) -> Result<usize, RestoreError>;
+
+    /// Whether a checksum covered everything that was decoded.
+    fn is_checked(&self) -> bool;
+}
+
+/// How far the bytes that were restored are known to be those that were stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verified {
+    /// The format's own checksums covered all of them.
+    Stream,
+    /// Some of them, or all, had no checksum.
+    None,
+}
+
+/// What is known once a stream has been read to its end.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) verified: Verified,
+    /// SHA-256 of the stored object.
+    pub(crate) digest: [u8; 32],
+}
+
+/// The unpacked archive as a [`Stream`].
+pub(crate) enum Decoded {
+    /// Nothing to decode: straight from the fetching stage.
+    Plain(Box<Fetched>),
+    /// From the decoding thread.
+    Thread(Pipe),
+}
+
+/// The reading end of the decoding thread.
+pub(crate) struct Pipe {
+    chunks: Option<Receiver<Result<Vec<u8>, RestoreError>>>,
+    empties: Option<SyncSender<Vec<u8>>>,
+    current: Vec<u8>,
+    used: usize,
+    position: u64,
+    ended: bool,
+    cancel: CancellationToken,
+    thread: Option<JoinHandle<(Verified, Option<[u8; 32]>)>>,
+}
+
+/// What the decoding stage needs besides its input.
+pub(crate) struct Means {
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) runtime: Handle,
+}
+
+/// Starts what `format` needs.
+pub(crate) fn start(format: Format, input: Fetched, means: Means) -> Result<Decoded, RestoreError> {
+    let cancel = means.cancel.clone();
+    let decoder: Box<dyn Decoder> = match format {
+        Format::Tar => return Ok(Decoded::Plain(Box::new(input))),
+        Format::TarGzip => Box::new(gzip::Gzip::new()),
+        Format::TarZstd => Box::new(zstd_frames::Zstd::new(means)),
+    };
+    // Room for every chunk in both directions, so that returning an empty one never blocks.
+    let (sender, chunks) = sync_channel(CHUNKS - 2);
+    let (empties, returned) = sync_channel(CHUNKS);
+    for _ in 0..CHUNKS - 1 {
+        // The receiver is alive, it is in this function; and there is room for CHUNKS.
+        let _ = empties.send(Vec::new());
+    }
+    let stop = cancel.clone();
+    let thread = thread::Builder::new()
+        .name("archive-decode".into())
+        .spawn(move || run(decoder, input, &stop, &sender, &returned))
+        .map_err(|error| RestoreError::NodeError {
+            what: format!("starting a thread: {error}"),
+        })?;
+    Ok(Decoded::Thread(Pipe {
+        chunks: Some(chunks),
+        empties: Some(empties),
+        current: Vec::new(),
+        used: 0,
+        position: 0,
+        ended: false,
+        cancel,
+        thread: Some(thread),
+    }))
+}
+
+/// The thread: decodes until the end, an error, or until nobody wants more.
+fn run(
+    mut decoder: Box<dyn Decoder>,
+    mut input: Fetched,
+    cancel: &CancellationToken,
+    sender: &SyncSender<Result<Vec<u8>, RestoreError>>,
+    returned: &Receiver<Vec<u8>>,
+) -> (Verified, Option<[u8; 32]>) {
+    while let Ok(mut chunk) = returned.recv() {
+        chunk.resize(CHUNK, 0);
+        let filled = fill(&mut *decoder, &mut input, &mut chunk, cancel);
+        let (message, last) = match filled {
+            Ok(count) => {
+                chunk.truncate(count);
+                (Ok(chunk), count == 0)
+            }
+            Err(error) => (Err(error), true),
+        };
+        if sender.send(message).is_err() || last {
+            break;
+        }
+    }
+    let verified = if decoder.is_checked() {
+        Verified::Stream
+    } else {
+        Verified::None
+    };
+    (verified, input.digest())
+}
+
+/// Fills the whole chunk unless the end comes first.
+fn fill(
+    decoder: &mut dyn Decoder,
+    input: &mut dyn Stream,
+    chunk: &mut [u8],
+    cancel: &CancellationToken,
+) -> Result<usize, RestoreError> {
+    if cancel.is_cancelled() {
+        return Err(RestoreError::Cancelled);
+    }
+    let mut filled = 0;
+    while filled < chunk.len() {
+        match decoder.decode(input, &mut chunk[filled..])? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    Ok(filled)
+}
+
+impl Decoded {
+    /// What is known about a stream that has been read to its end.
+    pub(crate) fn finish(self) -> Finished {
+        let (verified, digest) = match self {
+            Self::Plain(fetched) => (Verified::None, fetched.digest()),
+            Self::Thread(mut pipe) => pipe.join().unwrap_or((Verified::None, None)),
+        };
+        let digest = digest.expect("the end of the stream is the end of the object");
+        Finished { verified, digest }
+    }
+}
+
+impl Pipe {
+    /// Waits for the thread, which has nobody to wait for once its channels are closed. `None` if
+    /// that was done before, or if it panicked.
+    fn join(&mut self) -> Option<(Verified, Option<[u8; 32]>)> {
+        drop((self.chunks.take(), self.empties.take()));
+        self.thread.take()?.join().ok()
+    }
+}
+
+impl Drop for Pipe {
+    /// Nothing of a restore goes on when it has ended.
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.cancel.cancel();
+            self.join();
+        }
+    }
+}
+
+impl Stream for Decoded {
+    fn fill(&mut self) -> Result<&[u8], RestoreError> {
+        match self {
+            Self::Plain(fetched) => fetched.fill(),
+            Self::Thread(pipe) => pipe.fill(),
+        }
+    }
+
+    fn consume(&mut self, count: usize) {
+        match self {
+            Self::Plain(fetched) => fetched.consume(count),
+            Self::Thread(pipe) => pipe.consume(count),
+        }
+    }
+
+    fn position(&self) -> u64 {
+        match self {
+            Self::Plain(fetched) => fetched.position(),
+            Self::Thread(pipe) => pipe.position(),
+        }
+    }
+}
+
+impl Stream for Pipe {
+    fn fill(&mut self) -> Result<&[u8], RestoreError> {
+        if self.used == self.current.len() && !self.ended {
+            let empty = std::mem::take(&mut self.current);
+            self.used = 0;
+            let lost = || RestoreError::NodeError {
+                what: "the decoding thread died".into(),
+            };
+            let (Some(chunks), Some(empties)) = (&self.chunks, &self.empties) else {
+                return Err(lost());
+            };
+            // A thread that has ended wants no more chunks.
+            let _ = empties.send(empty);
+            self.current = chunks.recv().map_err(|_| lost())??;
+            self.ended = self.current.is_empty();
+        }
+        Ok(&self.current[self.used..])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.used += count;
+        self.position += count as u64;
+    }
+
+    fn position(&self) -> u64 {
+        self.position
+    }
+}

@@ -1,0 +1,277 @@
+//! Why a restore failed: one enum, each message a sentence that says what to do.
+
+use std::fmt::Write as _;
+
+use rustix::io::Errno;
+
+use crate::source::{Retry, SourceError, SourceErrorKind};
+
+/// Why a restore failed. Whatever it was, the directory then holds an unknown part of the archive and
+/// must not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The first bytes are those of no archive that is read here.
+    #[error(
+        "the object is not an archive that can be restored ({found}); store it as .tar, .tar.gz or \
+         .tar.zst"
+    )]
+    NotAnArchive {
+        /// What the first bytes looked like.
+        found: String,
+    },
+    /// Nothing in it: most likely an upload that went wrong.
+    #[error("the archive holds nothing ({found}); make the backup again")]
+    ArchiveEmpty {
+        /// No bytes, or no entries.
+        found: &'static str,
+    },
+    /// It ends before its own end marker.
+    #[error("the archive is cut off: {what}; upload it again, or make the backup again")]
+    ArchiveTruncated {
+        /// What was missing.
+        what: String,
+    },
+    /// It contradicts itself or a checksum in it.
+    #[error("the archive is damaged: {what}; upload it again, or make the backup again")]
+    ArchiveCorrupt {
+        /// What is wrong, with the entry or the offset.
+        what: String,
+    },
+    /// A zstd frame wants more memory than a restore may take.
+    #[error(
+        "the archive needs a decompression window of {window} bytes and {limit} are allowed; \
+         compress it again with zstd --long=27 or less"
+    )]
+    WindowTooLarge {
+        /// What the frame header declares, in bytes.
+        window: u64,
+        /// What is allowed, in bytes.
+        limit: u64,
+    },
+    /// The volume has no room left.
+    #[error("the volume is too small: {what}: {source}; ask for a larger volume")]
+    DoesNotFit {
+        /// What was being written.
+        what: String,
+        /// What the file system said.
+        source: Errno,
+    },
+    /// The object was replaced while it was read.
+    #[error(
+        "the archive was replaced in the store during the restore ({0}); create the volume again to \
+         restore the new one"
+    )]
+    ArchiveChanged(SourceError),
+    /// The store refuses to hand it out.
+    #[error("the store denies access to the archive ({0}); correct the credentials or the policy")]
+    ArchiveDenied(SourceError),
+    /// The store does not have it.
+    #[error("the archive is not in the store ({0}); correct the address or upload it")]
+    ArchiveMissing(SourceError),
+    /// The store did not answer, also after several attempts.
+    #[error("the store does not answer ({0}); it is tried again when it does")]
+    StoreUnavailable(SourceError),
+    /// The store said something unexpected.
+    #[error("the store refused to read the archive ({0}); check its address and settings")]
+    StoreRefused(SourceError),
+    /// An entry that cannot or must not be restored.
+    #[error("the archive's entry {entry} cannot be restored: {why}")]
+    EntryRefused {
+        /// Its name, fit for printing.
+        entry: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// Restores go into empty volumes only.
+    #[error("the volume is not empty: it holds {name}; restore into an empty volume")]
+    VolumeNotEmpty {
+        /// The first thing found, fit for printing.
+        name: String,
+    },
+    /// The volume failed.
+    #[error("the volume failed: {what}: {source}; look at the node's kernel log")]
+    VolumeError {
+        /// What was being done.
+        what: String,
+        /// What the kernel said.
+        source: Errno,
+    },
+    /// The node could not start a thread or lost one.
+    #[error("the node is short of resources: {what}; it is tried again")]
+    NodeError {
+        /// What failed.
+        what: String,
+    },
+    /// The caller gave it up.
+    #[error("the restore was cancelled")]
+    Cancelled,
+}
+
+impl RestoreError {
+    /// Whether the same restore may succeed later without anybody's help.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::StoreUnavailable(_)
+            | Self::VolumeError { .. }
+            | Self::NodeError { .. }
+            | Self::Cancelled => Retry::Transient,
+            Self::NotAnArchive { .. }
+            | Self::ArchiveEmpty { .. }
+            | Self::ArchiveTruncated { .. }
+            | Self::ArchiveCorrupt { .. }
+            | Self::WindowTooLarge { .. }
+            | Self::DoesNotFit { .. }
+            | Self::ArchiveChanged(_)
+            | Self::ArchiveDenied(_)
+            | Self::ArchiveMissing(_)
+            | Self::StoreRefused(_)
+            | Self::EntryRefused { .. }
+            | Self::VolumeNotEmpty { .. } => Retry::Permanent,
+        }
+    }
+
+    /// One CamelCase word, for conditions and events.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotAnArchive { .. } => "NotAnArchive",
+            Self::ArchiveEmpty { .. } => "ArchiveEmpty",
+            Self::ArchiveTruncated { .. } => "ArchiveTruncated",
+            Self::ArchiveCorrupt { .. } => "ArchiveCorrupt",
+            Self::WindowTooLarge { .. } => "WindowTooLarge",
+            Self::DoesNotFit { .. } => "DoesNotFit",
+            Self::ArchiveChanged(_) => "ArchiveChanged",
+            Self::ArchiveDenied(_) => "ArchiveDenied",
+            Self::ArchiveMissing(_) => "ArchiveMissing",
+            Self::StoreUnavailable(_) => "StoreUnavailable",
+            Self::StoreRefused(_) => "StoreRefused",
+            Self::EntryRefused { .. } => "EntryRefused",
+            Self::VolumeNotEmpty { .. } => "VolumeNotEmpty",
+            Self::VolumeError { .. } => "VolumeError",
+            Self::NodeError { .. } => "NodeError",
+            Self::Cancelled => "Cancelled",
+        }
+    }
+
+    pub(crate) fn truncated(what: impl Into<String>) -> Self {
+        Self::ArchiveTruncated { what: what.into() }
+    }
+
+    pub(crate) fn corrupt(what: impl Into<String>) -> Self {
+        Self::ArchiveCorrupt { what: what.into() }
+    }
+
+    pub(crate) fn refused(entry: &[u8], why: impl Into<String>) -> Self {
+        Self::EntryRefused {
+            entry: printable(entry),
+            why: why.into(),
+        }
+    }
+
+    /// What the file system said to `doing` something with the entry of that name.
+    pub(crate) fn volume(doing: &str, entry: &[u8], errno: Errno) -> Self {
+        let what = format!("{doing} {}", printable(entry));
+        match errno {
+            Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Self::DoesNotFit {
+                what,
+                source: errno,
+            },
+            Errno::NAMETOOLONG => Self::refused(entry, "a part of its name exceeds 255 bytes"),
+            Errno::LOOP => Self::refused(
+                entry,
+                "its path leads through a symbolic link, which could point out of the volume",
+            ),
+            Errno::NOTEMPTY => Self::refused(
+                entry,
+                "it would take the place of a directory that is not empty",
+            ),
+            Errno::MLINK => Self::refused(entry, "the file has as many links as it can have"),
+            Errno::XDEV => Self::refused(entry, "its path leads into another file system"),
+            Errno::NOTDIR => Self::refused(
+                entry,
+                "its path leads through something that is not a directory",
+            ),
+            _ => Self::VolumeError {
+                what,
+                source: errno,
+            },
+        }
+    }
+}
+
+impl From<SourceError> for RestoreError {
+    fn from(error: SourceError) -> Self {
+        match error.kind {
+            SourceErrorKind::Changed => Self::ArchiveChanged(error),
+            SourceErrorKind::Denied => Self::ArchiveDenied(error),
+            SourceErrorKind::NotFound => Self::ArchiveMissing(error),
+            SourceErrorKind::Unavailable => Self::StoreUnavailable(error),
+            SourceErrorKind::Other => Self::StoreRefused(error),
+        }
+    }
+}
+
+/// The longest name shown in a message, in bytes of the name.
+const SHOWN: usize = 256;
+
+/// A name as an archive spells it, in quotes: readable characters as they are, all others as `\xNN`,
+/// so that no archive can write control sequences into a terminal or a log.
+pub(crate) fn printable(name: &[u8]) -> String {
+    let (shown, rest) = name.split_at(name.len().min(SHOWN));
+    let mut text = String::from("\"");
+    for chunk in shown.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '"' | '\\' => text.extend(['\\', character]),
+                // Alphabets, not the invisible characters that turn a line of text around.
+                _ if character.is_control() || is_invisible(character) => {
+                    let mut buffer = [0; 4];
+                    escape(&mut text, character.encode_utf8(&mut buffer).as_bytes());
+                }
+                _ => text.push(character),
+            }
+        }
+        escape(&mut text, chunk.invalid());
+    }
+    text.push_str(if rest.is_empty() { "\"" } else { "…\"" });
+    text
+}
+
+fn is_invisible(character: char) -> bool {
+    matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+fn escape(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\\x{byte:02x}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_speak_to_the_terminal() {
+        assert_eq!(printable(b"a b/\xc3\xa9"), "\"a b/é\"");
+        assert_eq!(printable(b"\x1b[2J\n\"\\"), r#""\x1b[2J\x0a\"\\""#);
+        assert_eq!(printable(b"\xff\x80"), r#""\xff\x80""#);
+        assert_eq!(printable("\u{202e}gpj".as_bytes()), r#""\xe2\x80\xaegpj""#);
+        assert!(printable(&[b'x'; 9999]).len() < 300);
+    }
+
+    #[test]
+    fn a_full_volume_is_told_from_a_failing_one() {
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::FBIG] {
+            assert_eq!(
+                RestoreError::volume("writing", b"f", errno).reason(),
+                "DoesNotFit"
+            );
+        }
+        let broken = RestoreError::volume("writing", b"f", Errno::IO);
+        assert_eq!(
+            (broken.reason(), broken.retry()),
+            ("VolumeError", Retry::Transient)
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! What a restore that succeeded has to say.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::decode::Verified;
+use crate::error::printable;
+use crate::format::Format;
+
+/// A completed restore: everything is in place and durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// What the object was.
+    pub format: Format,
+    /// Entries in the archive, of every kind.
+    pub entries: u64,
+    /// Regular files made (an entry that replaced an earlier one counts again).
+    pub files: u64,
+    /// Directories that the archive named.
+    pub directories: u64,
+    /// Symbolic and hard links made.
+    pub links: u64,
+    /// Bytes of file data written, holes apart.
+    pub bytes_written: u64,
+    /// Bytes received from the store, repeated ranges included.
+    pub bytes_fetched: u64,
+    /// How far the data are known to be right.
+    pub verified: Verified,
+    /// SHA-256 of the stored object, in hexadecimal.
+    pub sha256: String,
+    /// What the archive has and the volume has not.
+    pub lost: Losses,
+    /// From the call to the end of the last write.
+    pub elapsed: Duration,
+}
+
+/// What was not restored, by kind. Nothing is left out silently.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Losses(BTreeMap<String, Loss>);
+
+/// The losses of one kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// How many entries it happened to.
+    pub count: u64,
+    /// The names of the first of them, fit for printing.
+    pub examples: Vec<String>,
+}
+
+/// Kinds that are told apart; a hostile archive can think of any number.
+const KINDS: usize = 64;
+/// Names kept for each.
+const EXAMPLES: usize = 3;
+
+impl Losses {
+    /// Whether all that the archive has was restored.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The kinds in alphabetical order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Loss)> {
+        self.0.iter().map(|(kind, loss)| (kind.as_str(), loss))
+    }
+
+    /// The loss of this kind, if any.
+    pub fn get(&self, kind: &str) -> Option<&Loss> {
+        self.0.get(kind)
+    }
+
+    pub(crate) fn add(&mut self, kind: &str, entry: &[u8]) {
+        let known = self.0.contains_key(kind) || self.0.len() < KINDS;
+        let loss = self
+            .0
+            .entry(if known { kind } else { "other" }.to_owned())
+            .or_default();
+        loss.count += 1;
+        if loss.examples.len() < EXAMPLES {
+            loss.examples.push(printable(entry));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_counted_and_bounded() {
+        let mut losses = Losses::default();
+        for index in 0..1000 {
+            losses.add("POSIX ACL", format!("f{index}").as_bytes());
+            losses.add(&format!("kind {index}"), b"x");
+        }
+        let acl = losses.get("POSIX ACL").unwrap();
+        assert_eq!((acl.count, acl.examples.len()), (1000, EXAMPLES));
+        assert_eq!(losses.iter().count(), KINDS + 1);
+        assert_eq!(losses.iter().map(|(_, loss)| loss.count).sum::<u64>(), 2000);
+    }
+}

@@ -1,0 +1,66 @@
+//! How far a restore is: counters that its threads raise and anybody may look at.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The live counters of one restore. They are independent of one another, so relaxed order will do.
+#[derive(Debug, Default)]
+pub struct Progress {
+    length: AtomicU64,
+    fetched: AtomicU64,
+    consumed: AtomicU64,
+    written: AtomicU64,
+    entries: AtomicU64,
+}
+
+/// What the counters showed at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Bytes in the stored object; 0 until the restore has begun.
+    pub length: u64,
+    /// Bytes received from the store, those of repeated ranges included.
+    pub fetched: u64,
+    /// Bytes of the stored object that the decoder has used up: `consumed / length` is the share
+    /// that is done.
+    pub consumed: u64,
+    /// Bytes of file data written into the volume (holes are not counted).
+    pub written: u64,
+    /// Archive entries that are in place.
+    pub entries: u64,
+}
+
+impl Progress {
+    /// The counters now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            length: self.length.load(Ordering::Relaxed),
+            fetched: self.fetched.load(Ordering::Relaxed),
+            consumed: self.consumed.load(Ordering::Relaxed),
+            written: self.written.load(Ordering::Relaxed),
+            entries: self.entries.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A restore begins (again): everything but the total is zero.
+    pub(crate) fn begin(&self, length: u64) {
+        self.length.store(length, Ordering::Relaxed);
+        for counter in [&self.fetched, &self.consumed, &self.written, &self.entries] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn add_fetched(&self, bytes: u64) {
+        self.fetched.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_consumed(&self, bytes: u64) {
+        self.consumed.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_written(&self, bytes: u64) {
+        self.written.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_entry(&self) {
+        self.entries.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,236 @@
+//! The data of files: large ones past the page cache, small and sparse ones through it.
+//!
+//! Direct writes of whole megabytes into space that is allocated beforehand cost a fraction of the
+//! CPU time that the page cache takes, tell a full volume before the data are fetched, and leave
+//! nothing dirty that would count against the memory limit of a container.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{
+    Advice, AtFlags, FallocateFlags, OFlags, StatxFlags, fadvise, fallocate, fcntl_setfl,
+    fdatasync, ftruncate, statx,
+};
+use rustix::io::{Errno, pwrite};
+use tokio_util::sync::CancellationToken;
+
+use crate::entry::Layout;
+use crate::error::RestoreError;
+use crate::progress::Progress;
+use crate::stream::Stream;
+use crate::tar_reader::TarReader;
+
+/// Bytes in a direct write, and the size from which a file is written directly.
+const DIRECT: usize = 1 << 20;
+
+/// What the buffer and every direct write are aligned to: a page, and the blocks of every volume that
+/// has no larger ones.
+const ALIGNMENT: usize = 4096;
+
+/// Bytes of a large file that may be dirty in the page cache before they are written out.
+const DIRTY_MAX: u64 = 8 << 20;
+
+/// Bytes of memory the stage takes.
+pub(super) const MEMORY: u64 = (DIRECT + ALIGNMENT) as u64;
+
+/// Writes the contents of one file after the other.
+pub(super) struct Content<'a> {
+    buffer: Vec<u8>,
+    /// Whether this file system has not refused direct writes yet.
+    direct: bool,
+    progress: &'a Progress,
+    cancel: &'a CancellationToken,
+}
+
+/// Why a file could not be written.
+pub(super) enum ContentError {
+    /// The archive ended or failed.
+    Archive(RestoreError),
+    /// The file system refused.
+    Volume(Errno),
+}
+
+impl From<Errno> for ContentError {
+    fn from(errno: Errno) -> Self {
+        Self::Volume(errno)
+    }
+}
+
+impl From<RestoreError> for ContentError {
+    fn from(error: RestoreError) -> Self {
+        Self::Archive(error)
+    }
+}
+
+impl<'a> Content<'a> {
+    pub(super) fn new(progress: &'a Progress, cancel: &'a CancellationToken) -> Self {
+        Self {
+            buffer: Vec::new(),
+            direct: true,
+            progress,
+            cancel,
+        }
+    }
+
+    /// Writes what the reader has for the current entry into an empty file.
+    pub(super) fn write(
+        &mut self,
+        file: BorrowedFd<'_>,
+        layout: &Layout,
+        reader: &mut TarReader<impl Stream>,
+    ) -> Result<(), ContentError> {
+        match layout {
+            Layout::Dense(size) if *size < DIRECT as u64 => {
+                self.cached(file, 0, *size, &mut 0, reader)
+            }
+            Layout::Dense(size) => {
+                match fallocate(file, FallocateFlags::empty(), 0, *size) {
+                    Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+                if self.direct && may_be_direct(file) {
+                    self.direct(file, *size, reader)
+                } else {
+                    self.cached(file, 0, *size, &mut 0, reader)
+                }
+            }
+            Layout::Sparse { size, extents } => {
+                ftruncate(file, *size)?;
+                let mut dirty = 0;
+                for extent in extents {
+                    self.cached(file, extent.offset, extent.length, &mut dirty, reader)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes `length` bytes at `offset` through the page cache. `dirty` counts what the file has
+    /// there.
+    fn cached(
+        &mut self,
+        file: BorrowedFd<'_>,
+        mut offset: u64,
+        length: u64,
+        dirty: &mut u64,
+        reader: &mut TarReader<impl Stream>,
+    ) -> Result<(), ContentError> {
+        let end = offset + length;
+        while offset < end {
+            let bytes = reader.data()?;
+            let count = usize::try_from(end - offset)
+                .unwrap_or(usize::MAX)
+                .min(bytes.len());
+            write_all(file, &bytes[..count], offset)?;
+            reader.consume(count);
+            offset += count as u64;
+            self.written(count)?;
+            *dirty += count as u64;
+            if *dirty >= DIRTY_MAX {
+                write_out(file)?;
+                *dirty = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a whole file of at least one buffer, directly as long as that works.
+    fn direct(
+        &mut self,
+        file: BorrowedFd<'_>,
+        size: u64,
+        reader: &mut TarReader<impl Stream>,
+    ) -> Result<(), ContentError> {
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; DIRECT + ALIGNMENT];
+        }
+        let start = self.buffer.as_ptr().align_offset(ALIGNMENT);
+        let (mut offset, mut dirty) = (0, 0);
+        while offset < size {
+            let buffer = &mut self.buffer[start..start + DIRECT];
+            let filled = fill(reader, buffer)?;
+            // The tail goes out as a whole block, and the file is cut to its size afterwards.
+            let padded = filled.next_multiple_of(ALIGNMENT);
+            buffer[filled..padded].fill(0);
+            match write_all(file, &buffer[..padded], offset) {
+                Err(Errno::INVAL | Errno::OPNOTSUPP) if self.direct => {
+                    tracing::debug!("the file system refuses direct writes");
+                    self.direct = false;
+                    fcntl_setfl(file, OFlags::empty())?;
+                    write_all(file, &buffer[..padded], offset)?;
+                }
+                other => other?,
+            }
+            offset += filled as u64;
+            self.written(filled)?;
+            dirty += filled as u64;
+            if !self.direct && dirty >= DIRTY_MAX {
+                write_out(file)?;
+                dirty = 0;
+            }
+        }
+        if !size.is_multiple_of(ALIGNMENT as u64) {
+            ftruncate(file, size)?;
+        }
+        Ok(())
+    }
+
+    fn written(&self, count: usize) -> Result<(), RestoreError> {
+        self.progress.add_written(count as u64);
+        if self.cancel.is_cancelled() {
+            Err(RestoreError::Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Whether direct writes fit this file's alignment; if so, makes them the file's way.
+fn may_be_direct(file: BorrowedFd<'_>) -> bool {
+    let fits = match statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) {
+        Ok(found) if found.stx_mask & StatxFlags::DIOALIGN.bits() != 0 => {
+            let fits = |alignment: u32| (1..=ALIGNMENT).contains(&(alignment as usize));
+            fits(found.stx_dio_mem_align) && fits(found.stx_dio_offset_align)
+        }
+        // An older kernel does not say; the first write will show.
+        _ => true,
+    };
+    fits && fcntl_setfl(file, OFlags::DIRECT).is_ok()
+}
+
+/// Copies data of the current entry until the buffer is full or the data end.
+fn fill(reader: &mut TarReader<impl Stream>, buffer: &mut [u8]) -> Result<usize, RestoreError> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        let bytes = reader.data()?;
+        if bytes.is_empty() {
+            break;
+        }
+        let count = bytes.len().min(buffer.len() - filled);
+        buffer[filled..filled + count].copy_from_slice(&bytes[..count]);
+        reader.consume(count);
+        filled += count;
+    }
+    Ok(filled)
+}
+
+fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match pwrite(file, bytes, offset) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(count) => {
+                bytes = &bytes[count..];
+                offset += count as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Writes the file's dirty pages out and lets them go.
+fn write_out(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    fdatasync(file)?;
+    let to_the_end = None;
+    fadvise(file, 0, to_the_end, Advice::DontNeed)
+}

@@ -1,0 +1,149 @@
+//! The directory that a restore fills: nothing is ever opened or made outside it.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::fs::{
+    AtFlags, Dir, Mode, OFlags, ResolveFlags, fchmod, mkdirat, openat, openat2, syncfs, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::error::{RestoreError, printable};
+
+/// Directories that are kept open.
+const OPEN_MAX: usize = 128;
+
+/// What mkfs leaves in an empty volume.
+const LOST_AND_FOUND: &[u8] = b"lost+found";
+
+/// Every step of every path is resolved under these: never upwards, never through a link, never into
+/// what is mounted there.
+const CONFINED: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_XDEV);
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// The root and the directories beneath it that were used last.
+pub(super) struct Root {
+    fd: Rc<OwnedFd>,
+    open: HashMap<Vec<u8>, Rc<OwnedFd>>,
+}
+
+impl Root {
+    /// Takes an empty directory.
+    pub(super) fn new(directory: BorrowedFd<'_>) -> Result<Self, RestoreError> {
+        // A description of its own: write errors from now on are reported to its syncfs.
+        let fd = openat(directory, c".", DIRECTORY, Mode::empty())
+            .map_err(|errno| failed("opening the volume's root", errno))?;
+        let names =
+            Dir::read_from(&fd).map_err(|errno| failed("reading the volume's root", errno))?;
+        for entry in names {
+            let entry = entry.map_err(|errno| failed("reading the volume's root", errno))?;
+            let name = entry.file_name().to_bytes();
+            if ![&b"."[..], b"..", LOST_AND_FOUND].contains(&name) {
+                return Err(RestoreError::VolumeNotEmpty {
+                    name: printable(name),
+                });
+            }
+        }
+        Ok(Self {
+            fd: Rc::new(fd),
+            open: HashMap::new(),
+        })
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The directory at `path`, opened. Missing ones on the way are made, as tar does.
+    pub(super) fn directory(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, Errno> {
+        self.walk(path, true)
+    }
+
+    /// The directory at `path`, opened, if it is there.
+    pub(super) fn existing(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, Errno> {
+        self.walk(path, false)
+    }
+
+    fn walk(&mut self, path: &[u8], make: bool) -> Result<Rc<OwnedFd>, Errno> {
+        let (mut fd, mut at) = self.nearest(path);
+        // One step at a time: a path may be longer than the kernel takes at once.
+        while at < path.len() {
+            let start = if at == 0 { 0 } else { at + 1 };
+            let end = path[start..].iter().position(|byte| *byte == b'/');
+            let end = end.map_or(path.len(), |length| start + length);
+            fd = Rc::new(step(&fd, &path[start..end], make)?);
+            if self.open.len() >= OPEN_MAX {
+                self.open.clear();
+            }
+            self.open.insert(path[..end].to_vec(), Rc::clone(&fd));
+            at = end;
+        }
+        Ok(fd)
+    }
+
+    /// The longest part of `path` that is open, and its length.
+    fn nearest(&self, path: &[u8]) -> (Rc<OwnedFd>, usize) {
+        let mut length = path.len();
+        while length > 0 {
+            if let Some(fd) = self.open.get(&path[..length]) {
+                return (Rc::clone(fd), length);
+            }
+            length = path[..length]
+                .iter()
+                .rposition(|byte| *byte == b'/')
+                .unwrap_or(0);
+        }
+        (Rc::clone(&self.fd), 0)
+    }
+
+    /// Removes what an earlier entry left at this name: a file of any kind, or an empty directory.
+    pub(super) fn remove(&mut self, parent: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
+        match unlinkat(parent, name, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) => {
+                // It or what is open beneath it would live on without a name.
+                self.open.clear();
+                unlinkat(parent, name, AtFlags::REMOVEDIR)
+            }
+            other => other,
+        }
+    }
+
+    /// Makes everything durable. Reports also what could not be written earlier.
+    pub(super) fn sync(&self) -> Result<(), RestoreError> {
+        syncfs(&self.fd).map_err(|errno| failed("writing everything out to the volume", errno))
+    }
+}
+
+fn step(parent: &OwnedFd, name: &[u8], make: bool) -> Result<OwnedFd, Errno> {
+    let open = || openat2(parent, name, DIRECTORY, Mode::empty(), CONFINED);
+    match open() {
+        Err(Errno::NOENT) if make => {}
+        other => return other,
+    }
+    mkdirat(parent, name, Mode::RWXU)?;
+    let made = open()?;
+    // What tar gives a directory that the archive does not mention, whatever the umask is.
+    fchmod(&made, Mode::from_raw_mode(0o755))?;
+    Ok(made)
+}
+
+fn failed(what: &str, errno: Errno) -> RestoreError {
+    match errno {
+        Errno::NOSPC | Errno::DQUOT => RestoreError::DoesNotFit {
+            what: what.to_owned(),
+            source: errno,
+        },
+        _ => RestoreError::VolumeError {
+            what: what.to_owned(),
+            source: errno,
+        },
+    }
+}

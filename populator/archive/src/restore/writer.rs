@@ -1,0 +1,334 @@
+//! The last stage: entries become files, one after the other.
+//!
+//! Writers in parallel would stand here: one takes each entry from the reader and hands it on by its
+//! path, so that entries of one path and links to it stay in order.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, linkat, makedev, mkdirat, mknodat, openat, statat, symlinkat,
+};
+use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
+
+use super::content::{Content, ContentError};
+use super::directories::Directories;
+use super::metadata;
+use super::path::BeneathRoot;
+use super::root::Root;
+use crate::entry::{Device, Entry, Kind, Layout, Metadata};
+use crate::error::{RestoreError, printable};
+use crate::options::Devices;
+use crate::outcome::Losses;
+use crate::progress::Progress;
+use crate::stream::Stream;
+use crate::tar_reader::TarReader;
+
+/// The longest target of a symbolic link.
+const TARGET_MAX: usize = 4095;
+
+/// Puts entries in place.
+pub(super) struct Writer<'a> {
+    root: Root,
+    directories: Directories,
+    content: Content<'a>,
+    devices: Devices,
+    pub(super) lost: Losses,
+    pub(super) counts: Counts,
+}
+
+/// How many of each were made.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) files: u64,
+    pub(super) directories: u64,
+    pub(super) links: u64,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(
+        root: Root,
+        devices: Devices,
+        progress: &'a Progress,
+        cancel: &'a CancellationToken,
+    ) -> Self {
+        Self {
+            root,
+            directories: Directories::default(),
+            content: Content::new(progress, cancel),
+            devices,
+            lost: Losses::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Makes what `entry` says; its data come from `reader`.
+    pub(super) fn entry(
+        &mut self,
+        entry: &Entry,
+        reader: &mut TarReader<impl Stream>,
+    ) -> Result<(), RestoreError> {
+        let shown = entry.path.as_slice();
+        let (path, absolute) =
+            BeneathRoot::parse(shown).map_err(|why| RestoreError::refused(shown, why))?;
+        if absolute {
+            self.lost.add("leading / of a name", shown);
+        }
+        for kind in &entry.lost {
+            self.lost.add(kind, shown);
+        }
+        let metadata = &entry.metadata;
+        let Some((parent, name)) = path.split() else {
+            return match entry.kind {
+                Kind::Directory => self.finish_later(&path, metadata),
+                _ => Err(RestoreError::refused(
+                    shown,
+                    "it would take the place of the root",
+                )),
+            };
+        };
+        let parent = self
+            .root
+            .directory(parent)
+            .map_err(|errno| RestoreError::volume("making the directory of", shown, errno))?;
+        let place = Place {
+            parent: &parent,
+            name,
+            shown,
+        };
+        match &entry.kind {
+            Kind::File(layout) => self.file(&place, layout, metadata, reader),
+            Kind::Directory => {
+                self.directory(&place)?;
+                self.finish_later(&path, metadata)
+            }
+            Kind::Symlink(target) => self.symlink(&place, target, metadata),
+            Kind::HardLink(target) => self.hard_link(&place, target),
+            Kind::Fifo => self.node(
+                &place,
+                FileType::Fifo,
+                Device { major: 0, minor: 0 },
+                metadata,
+            ),
+            Kind::CharacterDevice(device) => {
+                self.device(&place, FileType::CharacterDevice, *device, metadata)
+            }
+            Kind::BlockDevice(device) => {
+                self.device(&place, FileType::BlockDevice, *device, metadata)
+            }
+        }
+    }
+
+    /// Finishes the directories and makes everything durable.
+    pub(super) fn finish(mut self) -> Result<(Counts, Losses), RestoreError> {
+        self.directories.finish(&mut self.root, &mut self.lost)?;
+        self.root.sync()?;
+        Ok((self.counts, self.lost))
+    }
+
+    fn file(
+        &mut self,
+        place: &Place<'_>,
+        layout: &Layout,
+        metadata: &Metadata,
+        reader: &mut TarReader<impl Stream>,
+    ) -> Result<(), RestoreError> {
+        const NEW: OFlags = OFlags::WRONLY
+            .union(OFlags::CREATE)
+            .union(OFlags::EXCL)
+            .union(OFlags::NOFOLLOW)
+            .union(OFlags::CLOEXEC);
+        let file = self
+            .make(place, || {
+                openat(place.parent, place.name, NEW, Mode::RUSR | Mode::WUSR)
+            })
+            .map_err(place.failed("creating"))?;
+        self.content
+            .write(file.as_fd(), layout, reader)
+            .map_err(|error| match error {
+                ContentError::Archive(error) => error,
+                ContentError::Volume(errno) => place.failed("writing")(errno),
+            })?;
+        metadata::apply(file.as_fd(), metadata, place.shown, &mut self.lost)
+            .map_err(place.failed("setting the metadata of"))?;
+        self.counts.files += 1;
+        Ok(())
+    }
+
+    /// A directory that is there already stays, with what is in it.
+    fn directory(&mut self, place: &Place<'_>) -> Result<(), RestoreError> {
+        let make = || mkdirat(place.parent, place.name, Mode::RWXU);
+        let made = match make() {
+            Err(Errno::EXIST) => match place.file_type() {
+                Ok(FileType::Directory) => Ok(()),
+                Ok(_) => self
+                    .root
+                    .remove(place.parent, place.name)
+                    .and_then(|()| make()),
+                Err(errno) => Err(errno),
+            },
+            other => other,
+        };
+        made.map_err(place.failed("creating"))
+    }
+
+    fn finish_later(
+        &mut self,
+        path: &BeneathRoot,
+        metadata: &Metadata,
+    ) -> Result<(), RestoreError> {
+        self.counts.directories += 1;
+        self.directories.add(&self.root, path.as_bytes(), metadata)
+    }
+
+    fn symlink(
+        &mut self,
+        place: &Place<'_>,
+        target: &[u8],
+        metadata: &Metadata,
+    ) -> Result<(), RestoreError> {
+        if target.is_empty() || target.len() > TARGET_MAX || target.contains(&0) {
+            let why = "the target of the link is empty, longer than 4095 bytes or has a NUL in it";
+            return Err(RestoreError::refused(place.shown, why));
+        }
+        self.make(place, || symlinkat(target, place.parent, place.name))
+            .map_err(place.failed("creating"))?;
+        self.counts.links += 1;
+        self.set_metadata(place, metadata, true)
+    }
+
+    fn hard_link(&mut self, place: &Place<'_>, target: &[u8]) -> Result<(), RestoreError> {
+        let refused = |why: &str| {
+            let why = format!("as a hard link to {}: {why}", printable(target));
+            RestoreError::refused(place.shown, why)
+        };
+        let (path, absolute) = BeneathRoot::parse(target).map_err(refused)?;
+        if absolute {
+            self.lost.add("leading / of a link's target", place.shown);
+        }
+        let Some((directory, name)) = path.split() else {
+            return Err(refused("that is the root"));
+        };
+        let missing = "no entry before it has that name";
+        let directory = self.root.existing(directory).map_err(|errno| match errno {
+            Errno::NOENT | Errno::NOTDIR => refused(missing),
+            errno => RestoreError::volume("finding the target of", place.shown, errno),
+        })?;
+        let linked = Place {
+            parent: &directory,
+            name,
+            shown: target,
+        };
+        match linked.file_type() {
+            Ok(FileType::Directory) => return Err(refused("that is a directory")),
+            Ok(_) => {}
+            Err(Errno::NOENT) => return Err(refused(missing)),
+            Err(errno) => return Err(linked.failed("looking at")(errno)),
+        }
+        // A link to itself: replacing the name would remove the file.
+        if linked
+            .identity()
+            .is_ok_and(|found| place.identity() == Ok(found))
+        {
+            return Ok(());
+        }
+        let flags = AtFlags::empty();
+        self.make(place, || {
+            linkat(&directory, name, place.parent, place.name, flags)
+        })
+        .map_err(place.failed("linking"))?;
+        self.counts.links += 1;
+        Ok(())
+    }
+
+    fn device(
+        &mut self,
+        place: &Place<'_>,
+        kind: FileType,
+        device: Device,
+        metadata: &Metadata,
+    ) -> Result<(), RestoreError> {
+        match self.devices {
+            Devices::Create => self.node(place, kind, device, metadata),
+            Devices::Refuse => Err(RestoreError::refused(
+                place.shown,
+                "it is a device node, and those are not allowed here; leave it out of the archive",
+            )),
+        }
+    }
+
+    fn node(
+        &mut self,
+        place: &Place<'_>,
+        kind: FileType,
+        device: Device,
+        metadata: &Metadata,
+    ) -> Result<(), RestoreError> {
+        let number = makedev(device.major, device.minor);
+        let mode = Mode::RUSR | Mode::WUSR;
+        self.make(place, || {
+            mknodat(place.parent, place.name, kind, mode, number)
+        })
+        .map_err(place.failed("creating"))?;
+        self.set_metadata(place, metadata, false)
+    }
+
+    fn set_metadata(
+        &mut self,
+        place: &Place<'_>,
+        metadata: &Metadata,
+        is_link: bool,
+    ) -> Result<(), RestoreError> {
+        let parent = place.parent.as_fd();
+        metadata::apply_at(
+            parent,
+            place.name,
+            metadata,
+            is_link,
+            place.shown,
+            &mut self.lost,
+        )
+        .map_err(place.failed("setting the metadata of"))
+    }
+
+    /// Makes something under a name that may be taken: later entries replace earlier ones.
+    fn make<T>(
+        &mut self,
+        place: &Place<'_>,
+        make: impl Fn() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        match make() {
+            Err(Errno::EXIST) => {
+                self.root.remove(place.parent, place.name)?;
+                make()
+            }
+            other => other,
+        }
+    }
+}
+
+/// Where an entry goes.
+struct Place<'a> {
+    parent: &'a OwnedFd,
+    name: &'a [u8],
+    /// The whole name, for messages.
+    shown: &'a [u8],
+}
+
+impl<'a> Place<'a> {
+    fn failed(&self, doing: &'static str) -> impl Fn(Errno) -> RestoreError + use<'a> {
+        let shown = self.shown;
+        move |errno| RestoreError::volume(doing, shown, errno)
+    }
+
+    fn file_type(&self) -> Result<FileType, Errno> {
+        let found = statat(self.parent, self.name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(FileType::from_raw_mode(found.st_mode))
+    }
+
+    /// What tells one file from all others.
+    fn identity(&self) -> Result<(u64, u64), Errno> {
+        let found = statat(self.parent, self.name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok((found.st_dev, found.st_ino))
+    }
+}

@@ -1,0 +1,407 @@
+//! The third stage: from unpacked bytes to entries. Reads v7, ustar, GNU, star and PAX headers.
+//!
+//! The layout of headers comes from the `tar` crate. Its entry iterator is not used: it does not know
+//! PAX sparse files and takes a missing end of archive for an end.
+
+use crate::entry::{Device, Entry, Extent, Kind, Layout, Metadata, Time};
+use crate::error::{RestoreError, printable};
+use crate::stream::Stream;
+use header::{BLOCK, Block, Type};
+use pax::Pax;
+
+pub(crate) mod header;
+mod pax;
+mod sparse;
+
+/// The most bytes of extended headers (PAX records, long names) that one entry, and all global
+/// headers together, may have: they are held in memory.
+const EXTENDED_MAX: u64 = 4 << 20;
+
+/// Reads the entries of a tar archive in their order.
+pub(crate) struct TarReader<S> {
+    stream: S,
+    /// What global PAX headers said so far, and how many bytes they had.
+    global: Pax,
+    global_bytes: u64,
+    /// Stored bytes of the current entry that have not been used, and the padding behind them.
+    remaining: u64,
+    padding: u64,
+    /// Shown in messages about the data.
+    current: Vec<u8>,
+    entries: u64,
+}
+
+/// What the headers before an entry's own header said about it.
+struct Extended {
+    pax: Pax,
+    long_name: Option<Vec<u8>>,
+    long_link: Option<Vec<u8>>,
+    bytes: u64,
+}
+
+impl<S: Stream> TarReader<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self {
+            stream,
+            global: Pax::default(),
+            global_bytes: 0,
+            remaining: 0,
+            padding: 0,
+            current: Vec::new(),
+            entries: 0,
+        }
+    }
+
+    /// The next entry; `None` when the archive ended as it should and nothing but zeros came after.
+    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, RestoreError> {
+        self.pass_over_data()?;
+        let mut extended = Extended {
+            pax: self.global.clone(),
+            long_name: None,
+            long_link: None,
+            bytes: 0,
+        };
+        loop {
+            let Some(block) = self.header()? else {
+                if extended.bytes > 0 {
+                    return Err(RestoreError::corrupt("its last header belongs to no entry"));
+                }
+                return Ok(None);
+            };
+            match block.kind() {
+                Type::PaxGlobal => {
+                    if extended.bytes > 0 {
+                        let why = "a global header stands between an entry and its own headers";
+                        return Err(RestoreError::corrupt(why));
+                    }
+                    self.global_bytes += block.size()?;
+                    let records = self.extended_data(&block, self.global_bytes)?;
+                    self.global.read(&records)?;
+                    extended.pax = self.global.clone();
+                }
+                Type::PaxLocal => {
+                    extended.bytes += block.size()?;
+                    let records = self.extended_data(&block, extended.bytes)?;
+                    extended.pax.read(&records)?;
+                }
+                Type::GnuLongName => {
+                    extended.bytes += block.size()?;
+                    extended.long_name = Some(self.long(&block, extended.bytes)?);
+                }
+                Type::GnuLongLink => {
+                    extended.bytes += block.size()?;
+                    extended.long_link = Some(self.long(&block, extended.bytes)?);
+                }
+                // A label for people, without data.
+                Type::GnuVolumeLabel => self.begin_data(&block, block.size()?)?,
+                _ => {
+                    self.entries += 1;
+                    return self.entry(&block, extended).map(Some);
+                }
+            }
+        }
+    }
+
+    /// Data of the current entry, at least one byte; empty when all of them have been used.
+    pub(crate) fn data(&mut self) -> Result<&[u8], RestoreError> {
+        if self.remaining == 0 {
+            return Ok(&[]);
+        }
+        let bytes = self.stream.fill()?;
+        if bytes.is_empty() {
+            return Err(RestoreError::truncated(format!(
+                "it ends within {}, {} bytes early",
+                printable(&self.current),
+                self.remaining
+            )));
+        }
+        let count = usize::try_from(self.remaining)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
+        Ok(&bytes[..count])
+    }
+
+    /// Marks bytes that `data` showed as used.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.stream.consume(count);
+        self.remaining -= count as u64;
+    }
+
+    /// How many entries have been read.
+    pub(crate) fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    pub(crate) fn into_stream(self) -> S {
+        self.stream
+    }
+
+    fn pass_over_data(&mut self) -> Result<(), RestoreError> {
+        let left = self.remaining + self.padding;
+        (self.remaining, self.padding) = (0, 0);
+        if self.stream.skip(left)? {
+            return Ok(());
+        }
+        Err(RestoreError::truncated(format!(
+            "it ends within {}",
+            printable(&self.current)
+        )))
+    }
+
+    /// The next block of 512 bytes.
+    fn block(&mut self) -> Result<Block, RestoreError> {
+        let mut bytes = [0; BLOCK];
+        if self.stream.read_full(&mut bytes)? < BLOCK {
+            return Err(RestoreError::truncated("it has no end-of-archive mark"));
+        }
+        Ok(Block::new(bytes))
+    }
+
+    /// The next header; `None` at the end of the archive.
+    fn header(&mut self) -> Result<Option<Block>, RestoreError> {
+        self.pass_over_data()?;
+        let position = self.stream.position();
+        let block = self.block()?;
+        if block.is_zero() {
+            if !self.block()?.is_zero() {
+                return Err(RestoreError::corrupt(format!(
+                    "it has a lone empty block at byte {position} of the unpacked archive"
+                )));
+            }
+            return match self.stream.only_zeros_left()? {
+                Ok(()) => Ok(None),
+                Err(at) => Err(RestoreError::corrupt(format!(
+                    "rubbish follows its end, at byte {at} of the unpacked archive"
+                ))),
+            };
+        }
+        if block.sum_is_right() {
+            return Ok(Some(block));
+        }
+        if position == 0 {
+            let found = "what is compressed in it is not a tar archive".to_owned();
+            return Err(RestoreError::NotAnArchive { found });
+        }
+        Err(RestoreError::corrupt(format!(
+            "at byte {position} of the unpacked archive, after {}, is no valid header",
+            printable(&self.current)
+        )))
+    }
+
+    fn begin_data(&mut self, block: &Block, size: u64) -> Result<(), RestoreError> {
+        if size > i64::MAX as u64 {
+            return Err(RestoreError::corrupt(format!(
+                "its header for {} claims {size} bytes",
+                printable(&block.name())
+            )));
+        }
+        self.remaining = size;
+        self.padding = size.next_multiple_of(BLOCK as u64) - size;
+        Ok(())
+    }
+
+    /// The data of an extended header; `total` is what they and the ones before them come to.
+    fn extended_data(&mut self, block: &Block, total: u64) -> Result<Vec<u8>, RestoreError> {
+        if total > EXTENDED_MAX {
+            return Err(RestoreError::corrupt(format!(
+                "it has extended headers of {total} bytes, and {EXTENDED_MAX} are read"
+            )));
+        }
+        self.current = block.name();
+        self.begin_data(block, block.size()?)?;
+        // Not more than EXTENDED_MAX.
+        let mut data = Vec::with_capacity(usize::try_from(self.remaining).unwrap_or_default());
+        while self.remaining > 0 {
+            let bytes = self.data()?;
+            let count = bytes.len();
+            data.extend_from_slice(bytes);
+            self.consume(count);
+        }
+        Ok(data)
+    }
+
+    /// A GNU long name, which a NUL ends.
+    fn long(&mut self, block: &Block, total: u64) -> Result<Vec<u8>, RestoreError> {
+        let mut name = self.extended_data(block, total)?;
+        if let Some(end) = name.iter().position(|byte| *byte == 0) {
+            name.truncate(end);
+        }
+        Ok(name)
+    }
+
+    /// The entry that `block` is the header of.
+    fn entry(&mut self, block: &Block, extended: Extended) -> Result<Entry, RestoreError> {
+        let Extended {
+            pax,
+            long_name,
+            long_link,
+            ..
+        } = extended;
+        let path = pax
+            .path
+            .clone()
+            .or(long_name)
+            .unwrap_or_else(|| block.name());
+        let path = pax.sparse.name.clone().unwrap_or(path);
+        self.current.clone_from(&path);
+        let target = pax
+            .linkpath
+            .clone()
+            .or(long_link)
+            .unwrap_or_else(|| block.link());
+        let stored = match block.kind() {
+            // A link has no data, whatever size its header repeats.
+            Type::HardLink => 0,
+            _ => pax.size.map_or_else(|| block.size(), Ok)?,
+        };
+        self.begin_data(block, stored)?;
+        let kind = match block.kind() {
+            Type::Regular if path.ends_with(b"/") => {
+                if stored > 0 {
+                    return Err(RestoreError::refused(
+                        &path,
+                        "it is a directory that has data",
+                    ));
+                }
+                Kind::Directory
+            }
+            Type::Regular => Kind::File(self.layout(&pax, stored)?),
+            Type::GnuSparse => Kind::File(self.gnu_sparse(block, &pax)?),
+            Type::Directory => Kind::Directory,
+            Type::Symlink => Kind::Symlink(target),
+            Type::HardLink => Kind::HardLink(target),
+            Type::Fifo => Kind::Fifo,
+            Type::CharacterDevice => Kind::CharacterDevice(device(block)?),
+            Type::BlockDevice => Kind::BlockDevice(device(block)?),
+            Type::GnuMultiVolume => {
+                let why = "it is the rest of a file from another volume of a multi-volume archive; \
+                           make one archive of them";
+                return Err(RestoreError::refused(&path, why));
+            }
+            Type::PaxLocal
+            | Type::PaxGlobal
+            | Type::GnuLongName
+            | Type::GnuLongLink
+            | Type::GnuVolumeLabel => unreachable!("next_entry keeps these to itself"),
+            Type::Other(byte) => {
+                let byte = printable(&[byte]);
+                let why = format!("entries of type {byte} are not known; leave it out");
+                return Err(RestoreError::refused(&path, why));
+            }
+        };
+        let metadata = metadata(block, &pax)
+            .map_err(|why| RestoreError::corrupt(format!("{}: {why}", printable(&path))))?;
+        Ok(Entry {
+            path,
+            kind,
+            metadata,
+            lost: pax.lost,
+        })
+    }
+
+    /// How a regular file lies in the archive, by its PAX keys.
+    fn layout(&mut self, pax: &Pax, stored: u64) -> Result<Layout, RestoreError> {
+        if !pax.sparse.is_sparse() {
+            return Ok(Layout::Dense(stored));
+        }
+        let path = self.current.clone();
+        let wrong = |why: &str| sparse_error(&path, why);
+        let Some(size) = pax.sparse.size else {
+            return Err(wrong("its real size is missing"));
+        };
+        let extents = match (pax.sparse.major, pax.sparse.minor) {
+            (None | Some(0), _) => sparse::extents_of_pairs(&pax.sparse.map).map_err(wrong)?,
+            (Some(1), None | Some(0)) => self.extents_in_data().map_err(|error| match error {
+                MapError::Stream(error) => error,
+                MapError::Wrong(why) => wrong(why),
+            })?,
+            (Some(major), minor) => {
+                let version = format!("{major}.{}", minor.unwrap_or(0));
+                let why = format!("sparse files of version {version} are not known");
+                return Err(RestoreError::refused(&self.current, why));
+            }
+        };
+        let extents = sparse::checked(extents, size, self.remaining).map_err(wrong)?;
+        Ok(Layout::Sparse { size, extents })
+    }
+
+    /// The map at the start of the data (PAX sparse 1.0): numbers in lines, padded to a block.
+    fn extents_in_data(&mut self) -> Result<Vec<Extent>, MapError> {
+        let mut parser = sparse::MapParser::default();
+        while !parser.is_complete() {
+            if self.remaining < BLOCK as u64 {
+                return Err(MapError::Wrong("its map is not complete"));
+            }
+            let block = self.block().map_err(MapError::Stream)?;
+            self.remaining -= BLOCK as u64;
+            parser.block(block.bytes()).map_err(MapError::Wrong)?;
+        }
+        Ok(parser.extents())
+    }
+
+    /// The map in the header and in the blocks after it (old GNU sparse).
+    fn gnu_sparse(&mut self, block: &Block, pax: &Pax) -> Result<Layout, RestoreError> {
+        if pax.sparse.is_sparse() {
+            return Err(sparse_error(
+                &self.current,
+                "it is sparse in two ways at once",
+            ));
+        }
+        let path = self.current.clone();
+        let wrong = |why: &str| sparse_error(&path, why);
+        let Some((mut extents, size, mut more)) = block.sparse()? else {
+            let why = "its sparse format is not known; archive it with GNU tar";
+            return Err(RestoreError::refused(&path, why));
+        };
+        while more {
+            if extents.len() > sparse::EXTENTS_MAX {
+                return Err(wrong("its map is too long"));
+            }
+            let block = self.block()?;
+            more = block.sparse_continued(&mut extents)?;
+        }
+        let extents = sparse::checked(extents, size, self.remaining).map_err(wrong)?;
+        Ok(Layout::Sparse { size, extents })
+    }
+}
+
+enum MapError {
+    Stream(RestoreError),
+    Wrong(&'static str),
+}
+
+fn sparse_error(name: &[u8], why: &str) -> RestoreError {
+    let name = printable(name);
+    RestoreError::corrupt(format!("the sparse file {name}: {why}"))
+}
+
+fn device(block: &Block) -> Result<Device, RestoreError> {
+    let (major, minor) = block.device()?;
+    Ok(Device { major, minor })
+}
+
+fn metadata(block: &Block, pax: &Pax) -> Result<Metadata, String> {
+    let id = |given: Option<u64>, header: Result<u64, String>, what: &str| {
+        let id = given.map_or(header, Ok)?;
+        // The highest number means "no change" to chown.
+        let id = u32::try_from(id).ok().filter(|id| *id != u32::MAX);
+        id.ok_or_else(|| format!("its {what} is no valid number"))
+    };
+    let seconds = || {
+        block.modified().map(|seconds| Time {
+            seconds,
+            nanoseconds: 0,
+        })
+    };
+    Ok(Metadata {
+        mode: block.mode()?,
+        uid: id(pax.uid, block.owner(), "owner")?,
+        gid: id(pax.gid, block.group(), "group")?,
+        modified: pax.mtime.map_or_else(seconds, Ok)?,
+        accessed: pax.atime,
+        xattrs: pax.xattrs.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,288 @@
+//! PAX records: what they say, and which of it is not restored.
+
+use crate::entry::{Time, Xattr};
+use crate::error::{RestoreError, printable};
+
+/// The records of the headers that apply to an entry. Later records replace earlier ones, and an
+/// empty value takes one back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Pax {
+    pub(super) path: Option<Vec<u8>>,
+    pub(super) linkpath: Option<Vec<u8>>,
+    pub(super) size: Option<u64>,
+    pub(super) uid: Option<u64>,
+    pub(super) gid: Option<u64>,
+    pub(super) mtime: Option<Time>,
+    pub(super) atime: Option<Time>,
+    pub(super) xattrs: Vec<Xattr>,
+    pub(super) sparse: Sparse,
+    /// Kinds of metadata that are there and are not restored.
+    pub(super) lost: Vec<String>,
+}
+
+/// The `GNU.sparse.` keys of the three versions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Sparse {
+    pub(super) major: Option<u64>,
+    pub(super) minor: Option<u64>,
+    pub(super) name: Option<Vec<u8>>,
+    pub(super) size: Option<u64>,
+    /// Offsets and lengths in turn (0.0 and 0.1).
+    pub(super) map: Vec<u64>,
+}
+
+impl Sparse {
+    pub(super) fn is_sparse(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+impl Pax {
+    /// Adds the records of one header.
+    pub(super) fn read(&mut self, mut records: &[u8]) -> Result<(), RestoreError> {
+        while !records.is_empty() {
+            // Some programs pad with NULs.
+            if records.iter().all(|byte| *byte == 0) {
+                break;
+            }
+            let Some((key, value, rest)) = record(records) else {
+                let start = printable(&records[..records.len().min(40)]);
+                return Err(RestoreError::corrupt(format!(
+                    "a PAX record is malformed: {start}"
+                )));
+            };
+            self.set(key, value).map_err(|()| {
+                let (key, value) = (printable(key), printable(value));
+                RestoreError::corrupt(format!("the PAX record {key} has the value {value}"))
+            })?;
+            records = rest;
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), ()> {
+        let given = !value.is_empty();
+        let bytes = || given.then(|| value.to_vec());
+        let number = || {
+            if given {
+                number(value).map(Some).ok_or(())
+            } else {
+                Ok(None)
+            }
+        };
+        let time = || {
+            if given {
+                time(value).map(Some).ok_or(())
+            } else {
+                Ok(None)
+            }
+        };
+        match key {
+            b"path" => self.path = bytes(),
+            b"linkpath" => self.linkpath = bytes(),
+            b"size" => self.size = number()?,
+            b"uid" => self.uid = number()?,
+            b"gid" => self.gid = number()?,
+            b"mtime" => self.mtime = time()?,
+            b"atime" => self.atime = time()?,
+            b"GNU.sparse.major" => self.sparse.major = number()?,
+            b"GNU.sparse.minor" => self.sparse.minor = number()?,
+            b"GNU.sparse.name" => self.sparse.name = bytes(),
+            b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse.size = number()?,
+            // The count of what follows it, which is counted anyway.
+            b"GNU.sparse.numblocks" => self.sparse.map.clear(),
+            b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
+                // 0.0: the two come in turn, once for each extent.
+                if key.ends_with(b"offset") != self.sparse.map.len().is_multiple_of(2) {
+                    return Err(());
+                }
+                self.sparse.map.push(number()?.ok_or(())?);
+            }
+            b"GNU.sparse.map" => {
+                self.sparse.map.clear();
+                for part in value.split(|byte| *byte == b',').filter(|_| given) {
+                    self.sparse.map.push(self::number(part).ok_or(())?);
+                }
+            }
+            _ => self.set_other(key, value),
+        }
+        Ok(())
+    }
+
+    fn set_other(&mut self, key: &[u8], value: &[u8]) {
+        if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+            if name == b"security.selinux" {
+                self.lose("SELinux label".to_owned());
+                return;
+            }
+            // An attribute may well be empty, so this is a value like any other.
+            self.xattrs.retain(|xattr| xattr.name != name);
+            self.xattrs.push(Xattr {
+                name: name.to_vec(),
+                value: value.to_vec(),
+            });
+            return;
+        }
+        if is_without_effect(key) || value.is_empty() {
+            return;
+        }
+        self.lose(match key {
+            b"RHT.security.selinux" => "SELinux label".to_owned(),
+            b"SCHILY.acl.access" | b"SCHILY.acl.default" => "POSIX ACL".to_owned(),
+            b"SCHILY.acl.ace" => "NFSv4 ACL".to_owned(),
+            b"SCHILY.fflags" => "file flags".to_owned(),
+            b"hdrcharset" => format!("names in the character set {}", printable(value)),
+            _ if key.starts_with(b"LIBARCHIVE.xattr.") => "libarchive xattr".to_owned(),
+            _ => format!("PAX record {}", printable(key)),
+        });
+    }
+
+    fn lose(&mut self, kind: String) {
+        if !self.lost.contains(&kind) {
+            self.lost.push(kind);
+        }
+    }
+}
+
+/// Records that repeat what is known otherwise, or that no restore can do anything about.
+fn is_without_effect(key: &[u8]) -> bool {
+    const KEYS: [&[u8]; 13] = [
+        // Nothing can set a change or creation time.
+        b"ctime",
+        b"LIBARCHIVE.creationtime",
+        b"comment",
+        // The file's contents are bytes, whatever they mean.
+        b"charset",
+        // Numbers own files, names do not.
+        b"uname",
+        b"gname",
+        b"SCHILY.dev",
+        b"SCHILY.ino",
+        b"SCHILY.nlink",
+        b"SCHILY.tarfiletype",
+        b"SCHILY.filetype",
+        b"LIBARCHIVE.symlinktype",
+        b"GNU.volume.label",
+    ];
+    KEYS.contains(&key)
+}
+
+/// The first record (`length key=value\n`, the length counting itself) and what follows it.
+fn record(records: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let blank = records.iter().take(20).position(|byte| *byte == b' ')?;
+    let length = usize::try_from(number(&records[..blank])?).ok()?;
+    let (record, rest) = records.split_at_checked(length)?;
+    let body = record.get(blank + 1..)?.strip_suffix(b"\n")?;
+    let equals = body.iter().position(|byte| *byte == b'=')?;
+    Some((&body[..equals], &body[equals + 1..], rest))
+}
+
+fn number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Seconds with a fraction, perhaps negative. Digits beyond the nanosecond are cut, downwards.
+fn time(text: &[u8]) -> Option<Time> {
+    let (negative, text) = match text.strip_prefix(b"-") {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let point = text
+        .iter()
+        .position(|byte| *byte == b'.')
+        .unwrap_or(text.len());
+    let seconds = i64::try_from(number(&text[..point])?).ok()?;
+    let fraction = text.get(point + 1..).unwrap_or_default();
+    if !fraction.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let digits = fraction.iter().chain([b'0'; 9].iter()).take(9);
+    let nanoseconds = digits.fold(0, |value, digit| value * 10 + u32::from(digit - b'0'));
+    let cut = fraction.iter().skip(9).any(|digit| *digit != b'0');
+    if !negative {
+        return Some(Time {
+            seconds,
+            nanoseconds,
+        });
+    }
+    match nanoseconds + u32::from(cut) {
+        0 => Some(Time {
+            seconds: -seconds,
+            nanoseconds: 0,
+        }),
+        // Below zero the fraction still counts upwards, from the second before.
+        below => Some(Time {
+            seconds: -seconds - 1,
+            nanoseconds: 1_000_000_000 - below,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pax(records: &[u8]) -> Result<Pax, String> {
+        let mut pax = Pax::default();
+        pax.read(records)
+            .map(|()| pax)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn values_may_hold_any_byte() {
+        let pax =
+            pax(b"13 path=a\n=b\n31 SCHILY.xattr.user.x=\x00\n\xff\x00\xfe\x00\x00\n").unwrap();
+        assert_eq!(pax.path.as_deref(), Some(&b"a\n=b"[..]));
+        assert_eq!(pax.xattrs[0].name, b"user.x");
+        assert_eq!(pax.xattrs[0].value, b"\x00\n\xff\x00\xfe\x00\x00");
+    }
+
+    #[test]
+    fn malformed_records_are_errors() {
+        for wrong in [
+            &b"path=a"[..],
+            b"9 path=a\n",
+            b"11 path=a\n",
+            b"0 path=a\n",
+            b"10 patha\n\n",
+            b"99999999999999999999 a=b\n",
+            b"11 size=x1\n",
+            b"12 mtime=1,5\n",
+            b"-10 path=a\n",
+        ] {
+            assert!(pax(wrong).is_err(), "{}", printable(wrong));
+        }
+    }
+
+    #[test]
+    fn times_are_exact_on_both_sides_of_1970() {
+        let time = |text: &str| time(text.as_bytes()).map(|time| (time.seconds, time.nanoseconds));
+        assert_eq!(time("1.5"), Some((1, 500_000_000)));
+        assert_eq!(
+            time("1700000000.123456789"),
+            Some((1_700_000_000, 123_456_789))
+        );
+        assert_eq!(time("1.1234567899"), Some((1, 123_456_789)));
+        assert_eq!(time("-1.25"), Some((-2, 750_000_000)));
+        assert_eq!(time("-2"), Some((-2, 0)));
+        assert_eq!(time("-0.0000000001"), Some((-1, 999_999_999)));
+        assert_eq!(
+            (time(""), time("."), time("1.x"), time("--1")),
+            (None, None, None, None)
+        );
+    }
+
+    #[test]
+    fn what_is_not_restored_is_named_once() {
+        let pax = pax(
+            b"27 SCHILY.acl.access=u::r\n27 SCHILY.acl.access=u::w\n16 SCHILY.dev=1\n\
+                        12 X.y=zzzz\n",
+        )
+        .unwrap();
+        assert_eq!(pax.lost, ["POSIX ACL", "PAX record \"X.y\""]);
+    }
+}
