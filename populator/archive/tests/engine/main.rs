@@ -1,0 +1,17 @@
+//! The engine against real archives, made by GNU tar, gzip and zstd, and against hostile ones.
+//!
+//! Runs as root, in temporary directories on a real file system.
+
+// Helpers of tests are tests too, and names in messages may hold any byte.
+#![allow(clippy::unwrap_used, clippy::unnecessary_debug_formatting)]
+
+mod compare;
+mod faults;
+mod hostile;
+mod integrity;
+mod pack;
+mod round_trip;
+mod sparse;
+mod support;
+mod tree;
+mod volume;
