@@ -1,3 +1,89 @@
 //! The `driver` program.
 
-fn main() {}
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use driver::cli::{Arguments, LogFormat};
+use driver::server;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// A mistake in the settings; the same as clap's.
+const CONFIGURATION: u8 = 2;
+
+/// How long operations that still block may keep the process after everything else has ended.
+const LAST_CALLS: Duration = Duration::from_secs(10);
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let settings = match arguments.settings() {
+        Ok(settings) => settings,
+        Err(mistake) => return refuse(&mistake, CONFIGURATION),
+    };
+    if let Err(error) = log(&arguments) {
+        return refuse(&format!("{error:#}"), CONFIGURATION);
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(&format!("cannot start threads: {error}"), 1),
+    };
+    let result = runtime.block_on(async {
+        let end = CancellationToken::new();
+        end_by_signal(end.clone()).context("cannot wait for signals")?;
+        server::run(settings, end)
+            .await
+            .map_err(anyhow::Error::from)
+    });
+    runtime.shutdown_timeout(LAST_CALLS);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let server_error = error.downcast_ref::<server::ServerError>();
+            let is_configuration = server_error.is_some_and(server::ServerError::is_configuration);
+            refuse(
+                &format!("{error:#}"),
+                if is_configuration { CONFIGURATION } else { 1 },
+            )
+        }
+    }
+}
+
+/// Says why on standard error, in the words of the error alone.
+fn refuse(reason: &impl std::fmt::Display, code: u8) -> ExitCode {
+    // Nobody may be reading, and then there is no one to tell.
+    let _ = writeln!(std::io::stderr(), "error: {reason}");
+    ExitCode::from(code)
+}
+
+/// Logs to standard error, as containers do.
+fn log(arguments: &Arguments) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&arguments.log_level)
+        .with_context(|| format!("--log-level {:?} is not a filter", arguments.log_level))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match arguments.log_format {
+        LogFormat::Text => builder.with_ansi(false).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+/// Cancels `end` at SIGTERM and SIGINT.
+fn end_by_signal(end: CancellationToken) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("ending; volumes stay mounted");
+        end.cancel();
+    });
+    Ok(())
+}

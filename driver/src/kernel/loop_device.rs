@@ -1,0 +1,278 @@
+//! Loop devices: files as block devices.
+//!
+//! Every device made here has 4096-byte blocks and direct I/O, and both are read back. Left to
+//! itself the kernel takes the block size from the file's history, and a file system made on the
+//! one size does not mount on the other.
+//!
+//! A machine's loop devices are shared by all its programs, and on a test machine by several
+//! drivers. So a device counts as ours only by the device and inode number of its backing file,
+//! never by a path, and no other is changed.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Attempt as _, DeviceNumber, Failed, raw};
+
+/// The block size of every loop device here, in bytes. Images are multiples of it.
+pub const BLOCK_SIZE: u32 = 4096;
+
+/// How often another program may be quicker to take the device that the kernel called free.
+const ATTEMPTS: usize = 64;
+
+/// How long a device that was told to detach may be held open by some passer-by (udev, blkid).
+const DETACH_PATIENCE: Duration = Duration::from_secs(3);
+
+/// A loop device that is bound to one of our files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoopDevice {
+    path: PathBuf,
+    number: DeviceNumber,
+    backing: FileIdentity,
+}
+
+/// Which file it is, whatever its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileIdentity {
+    device: DeviceNumber,
+    inode: u64,
+}
+
+impl FileIdentity {
+    fn of(path: &Path) -> Result<Self, Failed> {
+        let metadata = path
+            .symlink_metadata()
+            .attempt(|| format!("look at {}", path.display()))?;
+        Ok(Self {
+            device: DeviceNumber::from_dev(metadata.dev()),
+            inode: metadata.ino(),
+        })
+    }
+}
+
+/// Why a file is not attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The kernel refused a call.
+    #[error(transparent)]
+    Failed(#[from] Failed),
+    /// The kernel took the call and did not do what it asked for.
+    #[error(
+        "{} has {block_size}-byte blocks and {} I/O where 4096-byte blocks and direct I/O are \
+         needed; the file system that holds the pool must offer direct I/O",
+        .device.display(), if *.direct_io { "direct" } else { "buffered" }
+    )]
+    Geometry {
+        /// The device, already detached again.
+        device: PathBuf,
+        /// Its block size in bytes.
+        block_size: u32,
+        /// Whether it goes past the page cache.
+        direct_io: bool,
+    },
+    /// Another program was quicker each time.
+    #[error("no loop device was free in {ATTEMPTS} attempts; some program keeps taking them")]
+    Contended,
+}
+
+/// Why a device is still attached.
+#[derive(Debug, thiserror::Error)]
+pub enum DetachError {
+    /// The kernel refused a call.
+    #[error(transparent)]
+    Failed(#[from] Failed),
+    /// Somebody has it open. It detaches by itself when they close it.
+    #[error("{} is still in use, by a mount or a process; end that, then retry", .0.display())]
+    InUse(PathBuf),
+}
+
+/// The loop device that the file is attached to, if any.
+///
+/// `tail` is the end of the file's path that cannot look different in another mount namespace,
+/// by which all other devices are left alone, unopened.
+pub fn find(file: &Path, tail: &Path) -> Result<Option<LoopDevice>, Failed> {
+    let backing = FileIdentity::of(file)?;
+    let entries = std::fs::read_dir("/sys/block").attempt(|| "list /sys/block")?;
+    for entry in entries {
+        let name = entry.attempt(|| "list /sys/block")?.file_name();
+        let Some(name) = name.to_str().filter(|name| name.starts_with("loop")) else {
+            continue;
+        };
+        if backing_path(name).is_some_and(|path| path.ends_with(tail)) {
+            let path = Path::new("/dev").join(name);
+            if let Some(device) = inspect(path, backing)? {
+                return Ok(Some(device));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The path of a device's file as the kernel tells it; `None` for a device that has none. Only a
+/// hint: it is seen from our mount namespace, and a deleted file has a remark at its end.
+fn backing_path(name: &str) -> Option<PathBuf> {
+    let text = std::fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).ok()?;
+    Some(PathBuf::from(
+        text.trim_end_matches('\n').trim_end_matches(" (deleted)"),
+    ))
+}
+
+/// The device at `path` if it is bound to just this file.
+fn inspect(path: PathBuf, backing: FileIdentity) -> Result<Option<LoopDevice>, Failed> {
+    let attempt = || format!("read the status of {}", path.display());
+    let device = match File::open(&path) {
+        Ok(device) => device,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Failed::new(attempt(), error)),
+    };
+    match raw::loop_status(&device).attempt(attempt)? {
+        Some(status) if (status.device, status.inode) == (backing.device, backing.inode) => {
+            let metadata = device.metadata().attempt(attempt)?;
+            let number = DeviceNumber::from_dev(metadata.rdev());
+            Ok(Some(LoopDevice {
+                path,
+                number,
+                backing,
+            }))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Attaches the file to a free loop device. The caller has made sure that it has none yet.
+pub fn attach(file: &Path) -> Result<LoopDevice, AttachError> {
+    let control = Path::new("/dev/loop-control");
+    let control_file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(control)
+        .attempt(|| format!("open {} (is /dev the host's?)", control.display()))?;
+    let backing_file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(file)
+        .attempt(|| format!("open {} for direct I/O", file.display()))?;
+    let backing = FileIdentity::of(file)?;
+    for _ in 0..ATTEMPTS {
+        let free = raw::loop_get_free(&control_file).attempt(|| "find a free loop device")?;
+        let path = PathBuf::from(format!("/dev/loop{free}"));
+        let open = OpenOptions::new().read(true).write(true).open(&path);
+        let device = open.attempt(|| format!("open {} (is /dev the host's?)", path.display()))?;
+        match raw::loop_configure(&device, &backing_file, BLOCK_SIZE) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => continue,
+            result => {
+                result.attempt(|| format!("attach {} to {}", file.display(), path.display()))?;
+            }
+        }
+        let metadata = device
+            .metadata()
+            .attempt(|| format!("look at {}", path.display()))?;
+        let number = DeviceNumber::from_dev(metadata.rdev());
+        drop(device);
+        let attached = LoopDevice {
+            path,
+            number,
+            backing,
+        };
+        return match attached.geometry()? {
+            (BLOCK_SIZE, true) => Ok(attached),
+            (block_size, direct_io) => {
+                let device = attached.path.clone();
+                // The geometry is what needs telling; a device that stays is found and refused
+                // again at the next attempt.
+                let _ = attached.detach();
+                Err(AttachError::Geometry {
+                    device,
+                    block_size,
+                    direct_io,
+                })
+            }
+        };
+    }
+    Err(AttachError::Contended)
+}
+
+impl LoopDevice {
+    /// Its node: `/dev/loop7`.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its number, which is also the `st_dev` of a file system on it.
+    pub fn number(&self) -> DeviceNumber {
+        self.number
+    }
+
+    /// Whether it has the one geometry that [`attach`] gives.
+    pub fn is_as_attached(&self) -> Result<bool, Failed> {
+        Ok(self.geometry()? == (BLOCK_SIZE, true))
+    }
+
+    /// Block size in bytes, and whether it goes past the page cache.
+    fn geometry(&self) -> Result<(u32, bool), Failed> {
+        let attempt = || format!("read the status of {}", self.path.display());
+        let device = File::open(&self.path).attempt(attempt)?;
+        let block_size = rustix::fs::ioctl_blksszget(&device).attempt(attempt)?;
+        let status = raw::loop_status(&device).attempt(attempt)?;
+        Ok((block_size, status.is_some_and(|status| status.direct_io)))
+    }
+
+    /// Whether a file system on it is mounted, in whatever mount namespace, or another program
+    /// has claimed it for itself.
+    pub fn is_claimed(&self) -> Result<bool, Failed> {
+        let claim = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_EXCL)
+            .open(&self.path);
+        match claim {
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(true),
+            Err(error) => Err(Failed::new(format!("claim {}", self.path.display()), error)),
+        }
+    }
+
+    /// Detaches it from its file, and returns when that is done. Detached already is fine.
+    pub fn detach(self) -> Result<(), DetachError> {
+        let attempt = || format!("detach {}", self.path.display());
+        if self.is_claimed()? {
+            return Err(DetachError::InUse(self.path));
+        }
+        {
+            // While this descriptor is open the device cannot be bound to another file, so what
+            // the status says still holds when it is cleared.
+            let device = File::open(&self.path).attempt(attempt)?;
+            match raw::loop_status(&device).attempt(attempt)? {
+                Some(status) if self.is_bound_by(status) => {
+                    raw::loop_clear(&device).attempt(attempt)?;
+                }
+                _ => return Ok(()),
+            }
+        }
+        let deadline = Instant::now() + DETACH_PATIENCE;
+        while self.is_attached() {
+            if Instant::now() >= deadline {
+                return Err(DetachError::InUse(self.path));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    fn is_bound_by(&self, status: raw::LoopStatus) -> bool {
+        (status.device, status.inode) == (self.backing.device, self.backing.inode)
+    }
+
+    /// Whether it is bound to its file still. Asks sysfs first: to open the device would itself
+    /// keep it from detaching.
+    fn is_attached(&self) -> bool {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        backing_path(&name).is_some()
+            && File::open(&self.path)
+                .and_then(raw::loop_status)
+                .is_ok_and(|status| status.is_some_and(|status| self.is_bound_by(status)))
+    }
+}

@@ -1,0 +1,187 @@
+//! The calls that no safe library offers: the loop device's ioctls, and `mount_setattr`.
+//!
+//! The one module with `unsafe`. Everything here is a thin, safe wrapper; all thought about when
+//! to call what is in its neighbours. Layouts and numbers: `linux/loop.h`, `linux/mount.h`.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _};
+
+use super::DeviceNumber;
+
+const LOOP_CLR_FD: libc::c_ulong = 0x4C01;
+const LOOP_GET_STATUS64: libc::c_ulong = 0x4C05;
+const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
+const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
+
+/// `LO_FLAGS_DIRECT_IO`: the loop device reads and writes its file past the page cache.
+const DIRECT_IO: u32 = 16;
+
+/// `struct loop_info64`. Plain numbers throughout: every bit pattern is valid, zero included.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct LoopInfo {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    size_limit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+const _: () = assert!(
+    size_of::<LoopInfo>() == 232,
+    "the kernel's struct loop_info64"
+);
+
+impl LoopInfo {
+    const ZERO: Self = Self {
+        device: 0,
+        inode: 0,
+        rdevice: 0,
+        offset: 0,
+        size_limit: 0,
+        number: 0,
+        encrypt_type: 0,
+        encrypt_key_size: 0,
+        flags: 0,
+        file_name: [0; 64],
+        crypt_name: [0; 64],
+        encrypt_key: [0; 32],
+        init: [0; 2],
+    };
+}
+
+/// `struct loop_config`.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo,
+    reserved: [u64; 8],
+}
+
+const _: () = assert!(
+    size_of::<LoopConfig>() == 304,
+    "the kernel's struct loop_config"
+);
+
+/// What a loop device says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LoopStatus {
+    /// The device that the backing file lies on.
+    pub(super) device: DeviceNumber,
+    /// The backing file's inode there.
+    pub(super) inode: u64,
+    /// Whether it goes past the page cache.
+    pub(super) direct_io: bool,
+}
+
+/// Turns the C convention, -1 and errno, into a result.
+fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// The number of a loop device that is free at this moment; the kernel makes one where all are
+/// taken.
+pub(super) fn loop_get_free(control: impl AsFd) -> io::Result<u32> {
+    // SAFETY: LOOP_CTL_GET_FREE takes no argument and touches no memory of ours; the descriptor
+    // is open, for it is borrowed.
+    let number = checked(unsafe { libc::ioctl(control.as_fd().as_raw_fd(), LOOP_CTL_GET_FREE) })?;
+    u32::try_from(number).map_err(io::Error::other)
+}
+
+/// Binds the free loop device to the file in one step, with this block size and direct I/O.
+pub(super) fn loop_configure(
+    device: impl AsFd,
+    file: impl AsFd,
+    block_size: u32,
+) -> io::Result<()> {
+    let fd = u32::try_from(file.as_fd().as_raw_fd()).map_err(io::Error::other)?;
+    let info = LoopInfo {
+        flags: DIRECT_IO,
+        ..LoopInfo::ZERO
+    };
+    let config = LoopConfig {
+        fd,
+        block_size,
+        info,
+        reserved: [0; 8],
+    };
+    // SAFETY: LOOP_CONFIGURE only reads a `struct loop_config`, which `config` is (its size is
+    // asserted above), and which outlives the call. Both descriptors are open, for they are
+    // borrowed; the kernel takes a reference of its own to the file.
+    let result = unsafe {
+        libc::ioctl(
+            device.as_fd().as_raw_fd(),
+            LOOP_CONFIGURE,
+            &raw const config,
+        )
+    };
+    checked(result).map(drop)
+}
+
+/// The status of a loop device; `None` when it is bound to no file.
+pub(super) fn loop_status(device: impl AsFd) -> io::Result<Option<LoopStatus>> {
+    let mut info = LoopInfo::ZERO;
+    // SAFETY: LOOP_GET_STATUS64 writes a `struct loop_info64`, which `info` is (its size is
+    // asserted above); any bits are valid in it, and it outlives the call.
+    let result =
+        unsafe { libc::ioctl(device.as_fd().as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) };
+    match checked(result) {
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+        Err(error) => Err(error),
+        // lo_device is packed as the kernel does (`huge_encode_dev`), and so does the C library
+        // for numbers of this size.
+        Ok(_) => Ok(Some(LoopStatus {
+            device: DeviceNumber::from_dev(info.device),
+            inode: info.inode,
+            direct_io: info.flags & DIRECT_IO != 0,
+        })),
+    }
+}
+
+/// Unbinds a loop device, at once or when the last that has it open closes it.
+pub(super) fn loop_clear(device: impl AsFd) -> io::Result<()> {
+    // SAFETY: LOOP_CLR_FD takes no argument and touches no memory of ours; the descriptor is
+    // open, for it is borrowed.
+    checked(unsafe { libc::ioctl(device.as_fd().as_raw_fd(), LOOP_CLR_FD) }).map(drop)
+}
+
+/// Sets and clears attributes (`MOUNT_ATTR_*`) of the mount that `mount` is.
+pub(super) fn set_mount_attributes(mount: impl AsFd, set: u64, clear: u64) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: set,
+        attr_clr: clear,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: mount_setattr only reads the path, a NUL-terminated literal, and as many bytes of
+    // the structure as its size says; both outlive the call. The descriptor is borrowed, so open.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! What can be watched from outside, in OpenMetrics' text format.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use tonic::Code;
+
+use crate::pool::Pool;
+
+/// Bounds of the histogram's buckets, in seconds: from a look at the mount table to a stuck disk.
+const BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Call {
+    method: &'static str,
+    code: String,
+}
+
+/// All metrics, prefixed `fastcopy_`.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    calls: Family<Call, Histogram>,
+    capacity: Gauge,
+    promised: Gauge,
+    volumes: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let calls: Family<Call, Histogram> =
+            Family::new_with_constructor(|| Histogram::new(BUCKETS));
+        let (capacity, promised, volumes) = (Gauge::default(), Gauge::default(), Gauge::default());
+        let mut registry = Registry::with_prefix("fastcopy");
+        let unit = || Unit::Seconds;
+        registry.register_with_unit(
+            "rpc",
+            "CSI calls, by method and gRPC code",
+            unit(),
+            calls.clone(),
+        );
+        let help = "What all volumes of the pool may fill together";
+        registry.register_with_unit("pool_capacity", help, Unit::Bytes, capacity.clone());
+        let help = "What is promised to volumes, whether or not they have filled it";
+        registry.register_with_unit("pool_promised", help, Unit::Bytes, promised.clone());
+        registry.register("volumes", "Volumes in the pool", volumes.clone());
+        Self {
+            registry,
+            calls,
+            capacity,
+            promised,
+            volumes,
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts a call that has ended.
+    pub fn observe(&self, method: &'static str, code: Code, elapsed: Duration) {
+        let call = Call {
+            method,
+            code: format!("{code:?}"),
+        };
+        self.calls
+            .get_or_create(&call)
+            .observe(elapsed.as_secs_f64());
+    }
+
+    /// All metrics as text, the pool's figures as of now. A pool that does not tell its capacity
+    /// keeps the last figure; that it fails is what `/healthz` says.
+    pub fn text(&self, pool: &Pool) -> Result<String, std::fmt::Error> {
+        let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        match pool.capacity() {
+            Ok(capacity) => drop(self.capacity.set(number(capacity))),
+            Err(error) => tracing::warn!("{error}"),
+        }
+        let (promised, volumes) = pool.books.totals();
+        self.promised.set(number(promised));
+        self.volumes.set(number(volumes as u64));
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}

@@ -1,0 +1,161 @@
+//! The Node service: volumes are mounted and unmounted.
+
+use std::path::PathBuf;
+
+use csi::v1::node_server::Node;
+use csi::v1::node_service_capability::rpc::Type as RpcType;
+use csi::v1::node_service_capability::{Rpc, Type};
+use csi::v1::volume_usage::Unit;
+use csi::v1::{
+    NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse, NodeGetInfoRequest,
+    NodeGetInfoResponse, NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse,
+    NodePublishVolumeRequest, NodePublishVolumeResponse, NodeServiceCapability,
+    NodeStageVolumeRequest, NodeStageVolumeResponse, NodeUnpublishVolumeRequest,
+    NodeUnpublishVolumeResponse, NodeUnstageVolumeRequest, NodeUnstageVolumeResponse, VolumeUsage,
+};
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{Services, request};
+use crate::operations::publish::{Publication, publish};
+use crate::operations::stage::stage;
+use crate::operations::stats::{Usage, stats};
+use crate::operations::unpublish::unpublish;
+use crate::operations::unstage::unstage;
+
+#[async_trait]
+impl Node for Services {
+    async fn node_stage_volume(
+        &self,
+        request: Request<NodeStageVolumeRequest>,
+    ) -> Result<Response<NodeStageVolumeResponse>, Status> {
+        let request = request.into_inner();
+        self.answer("NodeStageVolume", &request.volume_id, async {
+            let path = request::path("staging_target_path", &request.staging_target_path)?;
+            let capability = request::capability(request.volume_capability.as_ref())?;
+            let id = request::volume(&request.volume_id)?;
+            self.run(move |pool| stage(pool, &id, &path, &capability))
+                .await?;
+            Ok(NodeStageVolumeResponse {})
+        })
+        .await
+    }
+
+    async fn node_unstage_volume(
+        &self,
+        request: Request<NodeUnstageVolumeRequest>,
+    ) -> Result<Response<NodeUnstageVolumeResponse>, Status> {
+        let request = request.into_inner();
+        self.answer("NodeUnstageVolume", &request.volume_id, async {
+            let path = request::path("staging_target_path", &request.staging_target_path)?;
+            if let Some(id) = request::former_volume(&request.volume_id)? {
+                self.run(move |pool| unstage(pool, &id, &path)).await?;
+            }
+            Ok(NodeUnstageVolumeResponse {})
+        })
+        .await
+    }
+
+    async fn node_publish_volume(
+        &self,
+        request: Request<NodePublishVolumeRequest>,
+    ) -> Result<Response<NodePublishVolumeResponse>, Status> {
+        let request = request.into_inner();
+        self.answer("NodePublishVolume", &request.volume_id, async {
+            let target = request::path("target_path", &request.target_path)?;
+            let capability = request::capability(request.volume_capability.as_ref())?;
+            let id = request::volume(&request.volume_id)?;
+            if request.staging_target_path.is_empty() {
+                let reason = "staging_target_path is missing; the volume has to be staged first";
+                return Err(Status::failed_precondition(reason));
+            }
+            let staging = request::path("staging_target_path", &request.staging_target_path)?;
+            let read_only = request.readonly;
+            let publication = Publication {
+                staging,
+                target,
+                capability,
+                read_only,
+            };
+            self.run(move |pool| publish(pool, &id, &publication))
+                .await?;
+            Ok(NodePublishVolumeResponse {})
+        })
+        .await
+    }
+
+    async fn node_unpublish_volume(
+        &self,
+        request: Request<NodeUnpublishVolumeRequest>,
+    ) -> Result<Response<NodeUnpublishVolumeResponse>, Status> {
+        let request = request.into_inner();
+        self.answer("NodeUnpublishVolume", &request.volume_id, async {
+            let target = request::path("target_path", &request.target_path)?;
+            if let Some(id) = request::former_volume(&request.volume_id)? {
+                self.run(move |pool| unpublish(pool, &id, &target)).await?;
+            }
+            Ok(NodeUnpublishVolumeResponse {})
+        })
+        .await
+    }
+
+    async fn node_get_volume_stats(
+        &self,
+        request: Request<NodeGetVolumeStatsRequest>,
+    ) -> Result<Response<NodeGetVolumeStatsResponse>, Status> {
+        let request = request.into_inner();
+        self.answer("NodeGetVolumeStats", &request.volume_id, async {
+            if request.volume_path.is_empty() {
+                return Err(request::invalid("volume_path is missing"));
+            }
+            let id = request::volume(&request.volume_id)?;
+            let path = PathBuf::from(&request.volume_path);
+            let stats = self.run(move |pool| stats(pool, &id, &path)).await?;
+            let usage = vec![
+                usage(Unit::Bytes, stats.bytes),
+                usage(Unit::Inodes, stats.inodes),
+            ];
+            Ok(NodeGetVolumeStatsResponse { usage })
+        })
+        .await
+    }
+
+    async fn node_get_capabilities(
+        &self,
+        _: Request<NodeGetCapabilitiesRequest>,
+    ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
+        self.answer("NodeGetCapabilities", "", async {
+            let rpcs = [RpcType::StageUnstageVolume, RpcType::GetVolumeStats];
+            let capabilities = rpcs.map(|rpc| NodeServiceCapability {
+                r#type: Some(Type::Rpc(Rpc { r#type: rpc.into() })),
+            });
+            Ok(NodeGetCapabilitiesResponse {
+                capabilities: capabilities.into(),
+            })
+        })
+        .await
+    }
+
+    async fn node_get_info(
+        &self,
+        _: Request<NodeGetInfoRequest>,
+    ) -> Result<Response<NodeGetInfoResponse>, Status> {
+        self.answer("NodeGetInfo", "", async {
+            Ok(NodeGetInfoResponse {
+                node_id: self.pool.node.as_str().to_owned(),
+                accessible_topology: Some(self.topology()),
+                ..Default::default()
+            })
+        })
+        .await
+    }
+}
+
+fn usage(unit: Unit, usage: Usage) -> VolumeUsage {
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    VolumeUsage {
+        unit: unit.into(),
+        total: signed(usage.total),
+        used: signed(usage.used),
+        available: signed(usage.available),
+    }
+}

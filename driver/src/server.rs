@@ -1,0 +1,181 @@
+//! Everything started in order, and ended in order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use csi::socket::{ListenError, listen};
+use csi::v1::controller_server::ControllerServer;
+use csi::v1::identity_server::IdentityServer;
+use csi::v1::node_server::NodeServer;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use crate::health::Health;
+use crate::http;
+use crate::metrics::Metrics;
+use crate::pool::{OpenError, Pool, PoolSettings};
+use crate::registration::{Registrar, RegistrationError};
+use crate::rpc::Services;
+
+/// How long calls that are under way may take after the end was asked for.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// All that the driver has to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The driver's name.
+    pub name: String,
+    /// The pool, and the node.
+    pub pool: PoolSettings,
+    /// The driver's own socket.
+    pub endpoint: PathBuf,
+    /// How kubelet learns of it; `None` leaves that to node-driver-registrar.
+    pub registration: Option<RegistrationSettings>,
+    /// Where `/healthz` and `/metrics` are served, if they are.
+    pub http: Option<SocketAddr>,
+}
+
+/// How kubelet learns of the driver.
+#[derive(Debug, Clone)]
+pub struct RegistrationSettings {
+    /// Kubelet's directory of plugins.
+    pub directory: PathBuf,
+    /// The driver's own socket as kubelet sees it.
+    pub endpoint: PathBuf,
+}
+
+/// Why the driver ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The pool does not open.
+    #[error(transparent)]
+    Pool(#[from] OpenError),
+    /// No socket.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The CSI server failed.
+    #[error("cannot serve CSI: {0}")]
+    Serve(#[from] tonic::transport::Error),
+    /// The HTTP server failed.
+    #[error("cannot serve HTTP at {address}: {source}")]
+    Http {
+        /// Its address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Kubelet cannot be told.
+    #[error(transparent)]
+    Registration(#[from] RegistrationError),
+    /// A part of the driver ended by a bug.
+    #[error("a part of the driver ended by a bug: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl ServerError {
+    /// Whether other settings are what it takes.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Pool(error) => error.is_configuration(),
+            Self::Listen(_) => true,
+            Self::Serve(_) | Self::Http { .. } | Self::Registration(_) | Self::Task(_) => false,
+        }
+    }
+}
+
+/// Runs the driver until `end`, or until one of its parts fails. Volumes stay as they are.
+pub async fn run(settings: Settings, end: CancellationToken) -> Result<(), ServerError> {
+    let pool_settings = settings.pool.clone();
+    let pool = tokio::task::spawn_blocking(move || Pool::open(&pool_settings)).await??;
+    let services = Services {
+        name: settings.name.clone(),
+        pool: Arc::new(pool),
+        health: Arc::new(Health::default()),
+        metrics: Arc::new(Metrics::default()),
+    };
+    let mut parts = JoinSet::new();
+    parts.spawn(serve_csi(
+        settings.endpoint.clone(),
+        services.clone(),
+        end.clone(),
+    ));
+    if let Some(address) = settings.http {
+        parts.spawn(serve_http(address, services.clone(), end.clone()));
+    }
+    if let Some(registration) = settings.registration {
+        let registrar = Registrar {
+            name: settings.name,
+            endpoint: registration.endpoint,
+            directory: registration.directory,
+            health: Arc::clone(&services.health),
+        };
+        let end = end.clone();
+        parts.spawn(async move { Ok(registrar.serve(end).await?) });
+    }
+    let all = join(&mut parts, &end);
+    let farewell = async {
+        end.cancelled().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    let result = tokio::select! {
+        result = all => result,
+        () = farewell => {
+            tracing::warn!("calls are still under way after {FAREWELL:?}; ending all the same");
+            Ok(())
+        }
+    };
+    if let Err(error) = std::fs::remove_file(&settings.endpoint) {
+        tracing::debug!("{} stays: {error}", settings.endpoint.display());
+    }
+    result
+}
+
+/// Waits for all parts; when one fails, the others are ended too.
+async fn join(
+    parts: &mut JoinSet<Result<(), ServerError>>,
+    end: &CancellationToken,
+) -> Result<(), ServerError> {
+    let mut result = Ok(());
+    while let Some(part) = parts.join_next().await {
+        if let Err(error) = part.map_err(ServerError::from).and_then(|part| part) {
+            end.cancel();
+            result = result.and(Err(error));
+        }
+    }
+    result
+}
+
+async fn serve_csi(
+    endpoint: PathBuf,
+    services: Services,
+    end: CancellationToken,
+) -> Result<(), ServerError> {
+    let incoming = listen(&endpoint)?;
+    tracing::info!(endpoint = %endpoint.display(), driver = services.name, "serving CSI");
+    Server::builder()
+        .add_service(IdentityServer::new(services.clone()))
+        .add_service(ControllerServer::new(services.clone()))
+        .add_service(NodeServer::new(services))
+        .serve_with_incoming_shutdown(incoming, end.cancelled_owned())
+        .await?;
+    Ok(())
+}
+
+async fn serve_http(
+    address: SocketAddr,
+    services: Services,
+    end: CancellationToken,
+) -> Result<(), ServerError> {
+    let failed = |source| ServerError::Http { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    tracing::info!(%address, "serving /healthz and /metrics");
+    axum::serve(listener, http::router(services))
+        .with_graceful_shutdown(end.cancelled_owned())
+        .await
+        .map_err(failed)
+}
