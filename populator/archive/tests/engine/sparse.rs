@@ -28,19 +28,19 @@ fn every_form() {
     make_sparse(&root.join("all-hole"), 8 << 20, &[]);
     make_sparse(
         &root.join("hole-at-end"),
-        30 << 20,
+        6 << 20,
         &[(0, random.bytes(5000))],
     );
     make_sparse(
         &root.join("hole-at-start"),
-        (30 << 20) + 3,
-        &[(30 << 20, random.bytes(3))],
+        (6 << 20) + 3,
+        &[(6 << 20, random.bytes(3))],
     );
     make_sparse(&root.join(&long), 6 << 20, &many);
     make_sparse(
         &root.join("large-data"),
-        40 << 20,
-        &[(8 << 20, random.bytes(12 << 20))],
+        16 << 20,
+        &[(2 << 20, random.bytes(10 << 20))],
     );
     fs::write(root.join("dense"), random.bytes(100_000)).unwrap();
     for name in [
