@@ -6,7 +6,34 @@
 //! was really reached.
 
 /// Every name, so that a test can prove that it has reached them all.
-pub const ALL: &[&str] = &[];
+pub const ALL: &[&str] = &[
+    "agent.adopt.before",
+    "agent.adopt.after",
+    "agent.announce.before",
+    "agent.announce.after",
+    "agent.complete.before",
+    "agent.complete.after",
+    "agent.create.before",
+    "agent.create.after",
+    "agent.delete.before",
+    "agent.delete.after",
+    "agent.forget.before",
+    "agent.forget.after",
+    "agent.publish.before",
+    "agent.publish.after",
+    "agent.record.before",
+    "agent.record.after",
+    "agent.report.before",
+    "agent.report.after",
+    "agent.stage.before",
+    "agent.stage.after",
+    "agent.unpublish.before",
+    "agent.unpublish.after",
+    "agent.unstage.before",
+    "agent.unstage.after",
+    "agent.write.before",
+    "agent.write.after",
+];
 
 /// The program has come to the place of this name.
 #[cfg(feature = "failpoints")]

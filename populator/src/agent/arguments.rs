@@ -1,0 +1,90 @@
+//! The flags of `populator agent`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// The folder in kubelet's `plugins/` that holds everything this program leaves on a node.
+const WORK_FOLDER: &str = "plugins/populator.backup.example.com";
+
+/// The flags of `populator agent`.
+#[derive(Args, Debug, Clone)]
+pub struct Arguments {
+    /// The node that this agent serves
+    #[arg(long, env = "NODE_NAME")]
+    pub node_name: String,
+
+    /// The namespace that holds orders and Leases
+    #[arg(long, env = "POD_NAMESPACE", default_value = "volume-populator")]
+    pub namespace: String,
+
+    /// What the Lease shows as its holder; default: the node's name and the process id
+    #[arg(long, env = "POD_NAME")]
+    pub identity: Option<String>,
+
+    /// Kubelet's root directory; seen under the same path by kubelet, the drivers and this agent
+    #[arg(long, env = "KUBELET_DIR", default_value = "/var/lib/kubelet")]
+    pub kubelet_dir: PathBuf,
+
+    /// Where volumes are mounted while they are filled, with the records of them. The drivers must
+    /// see it; default: plugins/populator.backup.example.com in kubelet's root directory
+    #[arg(long, env = "WORK_DIR")]
+    pub work_dir: Option<PathBuf>,
+
+    /// The socket of a CSI driver that has not registered itself with kubelet (may be repeated)
+    #[arg(long, value_name = "NAME=SOCKET", value_parser = driver)]
+    pub direct_driver: Vec<(String, PathBuf)>,
+
+    /// How many volumes are filled at once; further orders wait
+    #[arg(long, env = "CONCURRENCY", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub concurrency: u16,
+}
+
+impl Arguments {
+    /// The work directory, given or derived.
+    pub fn work_dir(&self) -> PathBuf {
+        match &self.work_dir {
+            Some(given) => given.clone(),
+            None => self.kubelet_dir.join(WORK_FOLDER),
+        }
+    }
+
+    /// Who holds the Lease.
+    pub fn identity(&self) -> String {
+        match &self.identity {
+            Some(given) => given.clone(),
+            None => format!("{}-{}", self.node_name, std::process::id()),
+        }
+    }
+
+    /// The sockets that were given, by driver.
+    pub fn sockets(&self) -> BTreeMap<String, PathBuf> {
+        self.direct_driver.iter().cloned().collect()
+    }
+}
+
+fn driver(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, socket)) if !name.is_empty() && socket.starts_with('/') => {
+            Ok((name.to_owned(), PathBuf::from(socket)))
+        }
+        _ => Err("it must be NAME=SOCKET with an absolute path, for example \
+                  driver.example.com=/var/lib/kubelet/plugins/driver.example.com/csi.sock"
+            .to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_is_a_name_and_an_absolute_path() {
+        let pair = driver("a.b=/x/csi.sock").unwrap();
+        assert_eq!(pair, ("a.b".to_owned(), PathBuf::from("/x/csi.sock")));
+        for wrong in ["a.b", "=/x", "a.b=", "a.b=x/csi.sock"] {
+            assert!(driver(wrong).is_err(), "{wrong}");
+        }
+    }
+}

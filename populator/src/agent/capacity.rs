@@ -1,0 +1,93 @@
+//! Which drivers of this node make volumes here, and how much room they have.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::node::Node;
+use super::plugin::{CallError, Patience, Plugin};
+use crate::lease::{Drivers, Room};
+
+/// How often drivers are asked.
+const EVERY: Duration = Duration::from_secs(15);
+
+/// Restores that begin or end together are one reason to ask.
+const GATHER: Duration = Duration::from_secs(1);
+
+/// How long a driver may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// For how long the last answer of a driver that is away counts: drivers restart.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
+/// Keeps `drivers` as the node's drivers say, until `stop`.
+pub async fn watch(node: Arc<Node>, drivers: watch::Sender<Drivers>, stop: CancellationToken) {
+    let mut answers: HashMap<String, (Room, Instant)> = HashMap::new();
+    loop {
+        let now = Instant::now();
+        for (name, room) in ask(&node).await {
+            answers.insert(name, (room, now));
+        }
+        answers.retain(|_, (_, at)| at.elapsed() < REMEMBERED);
+        let known = answers
+            .iter()
+            .map(|(name, (room, _))| (name.clone(), *room))
+            .collect();
+        drivers.send_if_modified(|told| {
+            let new = *told != known;
+            *told = known;
+            new
+        });
+        tokio::select! {
+            () = sleep(EVERY) => {}
+            () = node.room_changed.notified() => sleep(GATHER).await,
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// The drivers that answer and make volumes here.
+async fn ask(node: &Node) -> Vec<(String, Room)> {
+    let names = node.drivers.names().await;
+    let answers = names.into_iter().map(|name| async move {
+        let plugin = Plugin::new(
+            Arc::clone(&node.drivers),
+            &name,
+            Patience::NONE,
+            node.metrics.clone(),
+        );
+        match timeout(ANSWER, room(&plugin)).await {
+            Ok(Ok(room)) => room.map(|room| (name, room)),
+            Ok(Err(error)) => {
+                tracing::debug!(driver = name, %error, "its room is not known now");
+                None
+            }
+            Err(_) => None,
+        }
+    });
+    join_all(answers).await.into_iter().flatten().collect()
+}
+
+async fn room(plugin: &Plugin) -> Result<Option<Room>, CallError> {
+    let abilities = plugin.abilities().await?;
+    if !abilities.makes_volumes {
+        return Ok(None);
+    }
+    if !abilities.tells_capacity {
+        // It says NO when it is asked for too much, not before.
+        return Ok(Some(Room {
+            available_bytes: i64::MAX,
+            maximum_volume_bytes: None,
+        }));
+    }
+    let answer = plugin.capacity(abilities.topology).await?;
+    Ok(Some(Room {
+        available_bytes: answer.available_capacity,
+        maximum_volume_bytes: answer.maximum_volume_size,
+    }))
+}

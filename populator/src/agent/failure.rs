@@ -1,0 +1,388 @@
+//! Why an attempt failed, in one table: a word, a sentence that says what to do, and what may cure
+//! it.
+
+use archive::{RestoreError, Retry};
+use crds::restore_order::{Cure, Failure};
+use tonic::Code;
+
+use super::mount::MountError;
+use super::plugin::{CallError, Rpc};
+use super::record::RecordError;
+use super::volume::Unfit;
+
+/// Why a volume was not made, filled, unmounted or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum AttemptError {
+    /// It was no longer wanted.
+    #[error("it was cancelled")]
+    Cancelled,
+    /// The driver failed a call, or is away.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The driver's controller service is not on this node.
+    #[error("the CSI driver {driver} does not make volumes at its socket on this node")]
+    NoController {
+        /// The driver.
+        driver: String,
+    },
+    /// The driver made something else than was asked for.
+    #[error("the CSI driver {driver} is at fault: {unfit}")]
+    Unfit {
+        /// The driver.
+        driver: String,
+        /// What is wrong with it.
+        #[source]
+        unfit: Unfit,
+    },
+    /// It is not certain that writing would reach the volume.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// The node's own disk failed or is full.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The order is not one that can be carried out.
+    #[error("the order is invalid: {0}")]
+    Order(&'static str),
+    /// The archive, the store or the volume failed.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// The thread that fills the volume died.
+    #[error("filling the volume ended in the middle ({0})")]
+    Died(#[from] tokio::task::JoinError),
+}
+
+impl AttemptError {
+    /// What the order's status says.
+    pub fn failure(&self) -> Failure {
+        let (reason, cure, advice) = self.table();
+        let message = match advice {
+            "" => self.to_string(),
+            advice => format!("{self}; {advice}"),
+        };
+        Failure {
+            reason: reason.to_owned(),
+            message,
+            cure,
+        }
+    }
+
+    /// Whether it only means that nobody wanted it any more.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(
+            self,
+            Self::Cancelled | Self::Restore(RestoreError::Cancelled)
+        )
+    }
+
+    /// Reason, cure, and what to do where the error itself does not say so.
+    fn table(&self) -> (&'static str, Cure, &'static str) {
+        match self {
+            Self::Cancelled => ("Cancelled", Cure::Time, "it begins anew"),
+            Self::Call(CallError::Driver(_)) => (
+                "DriverAway",
+                Cure::Time,
+                "see that the driver's pod runs on the node; it is tried again",
+            ),
+            Self::Call(CallError::Answer { rpc, code, .. }) => answered(*rpc, *code),
+            Self::NoController { .. } => (
+                "DriverUnsupported",
+                Cure::Person,
+                "name a driver whose controller runs on every node",
+            ),
+            Self::Unfit { unfit, .. } => match unfit {
+                Unfit::Nameless => ("DriverAtFault", Cure::Person, "report it to its makers"),
+                Unfit::Small { .. } => (
+                    "VolumeTooSmall",
+                    Cure::Person,
+                    "ask for a size that the driver can make",
+                ),
+                Unfit::Large { .. } => (
+                    "VolumeTooLarge",
+                    Cure::Person,
+                    "ask for a size that the driver can make",
+                ),
+                Unfit::Elsewhere => (
+                    "VolumeElsewhere",
+                    Cure::Person,
+                    "check the topology of the driver and of its StorageClass",
+                ),
+            },
+            Self::Mount(MountError::NotAMount(_)) => (
+                "MountNotVisible",
+                Cure::Person,
+                "the driver's mounts cannot be seen from the agent: mount kubelet's directory into \
+                 the agent's pod with mountPropagation HostToContainer, and into the driver's with \
+                 Bidirectional",
+            ),
+            Self::Mount(MountError::KernelTooOld) => (
+                "KernelTooOld",
+                Cure::Person,
+                "update the node's kernel or use another node",
+            ),
+            Self::Mount(MountError::Look { .. }) => (
+                "MountNotVisible",
+                Cure::Time,
+                "look at the node's kernel log and the driver's log; it is tried again",
+            ),
+            Self::Record(_) => (
+                "NodeError",
+                Cure::Time,
+                "see that the disk of kubelet's directory has room and works; it is tried again",
+            ),
+            Self::Order(_) => (
+                "OrderInvalid",
+                Cure::Person,
+                "delete the PVC and make it again",
+            ),
+            Self::Restore(error) => (error.reason(), restore(error), ""),
+            Self::Died(_) => (
+                "NodeError",
+                Cure::Time,
+                "the agent's log says more; it is tried again",
+            ),
+        }
+    }
+}
+
+fn restore(error: &RestoreError) -> Cure {
+    match error.retry() {
+        Retry::Transient => Cure::Time,
+        Retry::Permanent => Cure::Person,
+    }
+}
+
+/// What a driver's answer to a call means.
+fn answered(rpc: Rpc, code: Code) -> (&'static str, Cure, &'static str) {
+    match (code, rpc) {
+        (Code::ResourceExhausted, Rpc::CreateVolume) => (
+            "NodeFull",
+            Cure::OtherNode,
+            "free space on the node or let the volume go to another one",
+        ),
+        (Code::OutOfRange, Rpc::CreateVolume) => (
+            "SizeRefused",
+            Cure::Person,
+            "ask for a size that the driver can make",
+        ),
+        (Code::InvalidArgument, Rpc::CreateVolume) => (
+            "ParametersRefused",
+            Cure::Person,
+            "correct the StorageClass's parameters or the PVC's access modes",
+        ),
+        (Code::AlreadyExists, Rpc::CreateVolume) => (
+            "VolumeExists",
+            Cure::Person,
+            "a volume of the same name and another kind exists; delete the PVC and make it again",
+        ),
+        (
+            Code::Unavailable
+            | Code::Aborted
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::ResourceExhausted,
+            _,
+        ) => (
+            "DriverUnavailable",
+            Cure::Time,
+            "look at the driver's log on the node; it is tried again",
+        ),
+        (Code::Internal | Code::Unknown | Code::DataLoss | Code::Ok, _) => (
+            "DriverFailed",
+            Cure::Time,
+            "look at the driver's log on the node; it is tried again",
+        ),
+        (
+            Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+            | Code::Unimplemented
+            | Code::Unauthenticated,
+            _,
+        ) => (
+            "DriverRefused",
+            Cure::Person,
+            "look at the driver's log on the node and correct what it names",
+        ),
+    }
+}
+
+/// Whether an error of CreateVolume leaves no volume behind, not even one still being made.
+///
+/// Source: external-provisioner treats the other codes as "may still be in progress".
+pub fn made_nothing(error: &CallError) -> bool {
+    match error.code() {
+        // Not reached at the last try, or given up in the middle.
+        None
+        | Some(
+            Code::Unavailable
+            | Code::Aborted
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::Internal
+            | Code::Unknown
+            | Code::DataLoss
+            | Code::Ok,
+        ) => false,
+        Some(
+            Code::ResourceExhausted
+            | Code::OutOfRange
+            | Code::InvalidArgument
+            | Code::AlreadyExists
+            | Code::NotFound
+            | Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::Unimplemented
+            | Code::Unauthenticated,
+        ) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use archive::{SourceError, SourceErrorKind};
+    use std::path::PathBuf;
+
+    fn call(rpc: Rpc, code: Code) -> AttemptError {
+        CallError::Answer {
+            driver: "driver.example.com".into(),
+            rpc,
+            code,
+            message: "so it is".into(),
+        }
+        .into()
+    }
+
+    fn source(kind: SourceErrorKind) -> AttemptError {
+        RestoreError::from(SourceError::new(kind, "503 SlowDown")).into()
+    }
+
+    #[test]
+    fn every_failure_has_its_word_and_its_cure() {
+        let table: Vec<(AttemptError, &str, Cure)> = vec![
+            (
+                call(Rpc::CreateVolume, Code::ResourceExhausted),
+                "NodeFull",
+                Cure::OtherNode,
+            ),
+            (
+                call(Rpc::CreateVolume, Code::OutOfRange),
+                "SizeRefused",
+                Cure::Person,
+            ),
+            (
+                call(Rpc::CreateVolume, Code::InvalidArgument),
+                "ParametersRefused",
+                Cure::Person,
+            ),
+            (
+                call(Rpc::CreateVolume, Code::AlreadyExists),
+                "VolumeExists",
+                Cure::Person,
+            ),
+            (
+                call(Rpc::CreateVolume, Code::Unavailable),
+                "DriverUnavailable",
+                Cure::Time,
+            ),
+            (
+                call(Rpc::CreateVolume, Code::Aborted),
+                "DriverUnavailable",
+                Cure::Time,
+            ),
+            (
+                call(Rpc::CreateVolume, Code::DeadlineExceeded),
+                "DriverUnavailable",
+                Cure::Time,
+            ),
+            (
+                call(Rpc::NodeStageVolume, Code::ResourceExhausted),
+                "DriverUnavailable",
+                Cure::Time,
+            ),
+            (
+                call(Rpc::NodeStageVolume, Code::Internal),
+                "DriverFailed",
+                Cure::Time,
+            ),
+            (
+                call(Rpc::NodePublishVolume, Code::InvalidArgument),
+                "DriverRefused",
+                Cure::Person,
+            ),
+            (
+                MountError::NotAMount(PathBuf::from("/t")).into(),
+                "MountNotVisible",
+                Cure::Person,
+            ),
+            (
+                source(SourceErrorKind::Unavailable),
+                "StoreUnavailable",
+                Cure::Time,
+            ),
+            (
+                source(SourceErrorKind::Changed),
+                "ArchiveChanged",
+                Cure::Person,
+            ),
+            (
+                source(SourceErrorKind::Denied),
+                "ArchiveDenied",
+                Cure::Person,
+            ),
+            (
+                RestoreError::ArchiveTruncated {
+                    what: "no end".into(),
+                }
+                .into(),
+                "ArchiveTruncated",
+                Cure::Person,
+            ),
+            (
+                AttemptError::Unfit {
+                    driver: "d".into(),
+                    unfit: Unfit::Small {
+                        made: 1,
+                        required: 2,
+                    },
+                },
+                "VolumeTooSmall",
+                Cure::Person,
+            ),
+        ];
+        for (error, reason, cure) in table {
+            let failure = error.failure();
+            assert_eq!(
+                (failure.reason.as_str(), failure.cure),
+                (reason, cure),
+                "{error}"
+            );
+            let message = failure.message;
+            assert!(
+                message.contains("; ") && !message.ends_with('.'),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn cancelling_is_no_failure() {
+        assert!(AttemptError::Cancelled.is_cancelled());
+        assert!(AttemptError::from(RestoreError::Cancelled).is_cancelled());
+        assert!(!call(Rpc::CreateVolume, Code::Cancelled).is_cancelled());
+    }
+
+    #[test]
+    fn a_volume_may_be_left_behind_unless_the_answer_is_final() {
+        let left = |code| match call(Rpc::CreateVolume, code) {
+            AttemptError::Call(error) => !made_nothing(&error),
+            _ => unreachable!(),
+        };
+        assert!(left(Code::DeadlineExceeded) && left(Code::Unavailable) && left(Code::Aborted));
+        assert!(left(Code::Internal) && left(Code::Unknown));
+        assert!(!left(Code::ResourceExhausted) && !left(Code::InvalidArgument));
+    }
+}

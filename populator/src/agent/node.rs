@@ -1,0 +1,69 @@
+//! What all orders of this node share.
+
+use std::sync::Arc;
+
+use archive::{Budget, Options};
+use tokio::sync::{Notify, Semaphore};
+
+use super::metrics::Metrics;
+use super::plugin::{Patience, Plugin};
+use super::record::Records;
+use super::registry::Drivers;
+use super::source::Limits;
+
+/// The means by which orders are carried out.
+#[derive(Debug)]
+pub struct Node {
+    /// What this node remembers.
+    pub records: Records,
+    /// Its CSI drivers.
+    pub drivers: Arc<Drivers>,
+    /// How long a driver is waited for.
+    pub patience: Patience,
+    /// What reads archives.
+    pub http: reqwest::Client,
+    /// How long reading may take.
+    pub limits: Limits,
+    /// How archives are restored; the memory in it is shared.
+    pub options: Options,
+    /// One permit for each volume that is filled at the same time.
+    pub places: Arc<Semaphore>,
+    /// Told when room was taken or given back.
+    pub room_changed: Notify,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+impl Node {
+    /// A node where `concurrency` volumes are filled at once.
+    pub fn new(
+        records: Records,
+        drivers: Arc<Drivers>,
+        http: reqwest::Client,
+        limits: Limits,
+        concurrency: u16,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            records,
+            drivers,
+            patience: Patience::default(),
+            http,
+            limits,
+            options: Options::new(Budget::new(Budget::DEFAULT)),
+            places: Arc::new(Semaphore::new(usize::from(concurrency))),
+            room_changed: Notify::new(),
+            metrics,
+        }
+    }
+
+    /// The driver of this name.
+    pub fn plugin(&self, name: &str) -> Plugin {
+        Plugin::new(
+            Arc::clone(&self.drivers),
+            name,
+            self.patience,
+            self.metrics.clone(),
+        )
+    }
+}

@@ -1,0 +1,226 @@
+//! An archive read through a signed URL: no credentials, one object, a while.
+//!
+//! The URL is a secret: whoever has it can read the archive. It stands in no log line and no error.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use archive::{Source, SourceError, SourceErrorKind};
+use bytes::{Bytes, BytesMut};
+use crds::restore_order::SignedAccess;
+use crds::volume_backup::ResolvedArchive;
+use futures::future::BoxFuture;
+use http::header::{CONTENT_RANGE, ETAG, IF_MATCH, RANGE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use prometheus_client::metrics::counter::Counter;
+use reqwest::{Client, Response};
+use tokio::sync::watch;
+
+mod answer;
+
+use answer::{Refusal, Said};
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// To connect.
+    pub connect: Duration,
+    /// Between two pieces of an answer. There is no limit to the whole of it.
+    pub stall: Duration,
+    /// For the controller to put a new URL in the place of one that has expired.
+    pub renewal: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            stall: Duration::from_secs(30),
+            renewal: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A client for stores: no redirects (the signature is for one host), no proxies of the environment.
+pub fn client(limits: &Limits) -> Result<Client, reqwest::Error> {
+    Client::builder()
+        .connect_timeout(limits.connect)
+        .read_timeout(limits.stall)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .user_agent(concat!("populator/", env!("CARGO_PKG_VERSION")))
+        .build()
+}
+
+/// One pinned object behind a signed URL that is renewed now and then.
+#[derive(Debug)]
+pub struct SignedSource {
+    client: Client,
+    access: watch::Receiver<SignedAccess>,
+    renewal: Duration,
+    etag: Option<HeaderValue>,
+    length: u64,
+    fetched: Arc<AtomicU64>,
+    counter: Counter,
+}
+
+impl SignedSource {
+    /// The object `archive`, read by what `access` holds at the time. `None` where its ETag or size
+    /// can be no store's.
+    pub fn new(
+        client: Client,
+        archive: &ResolvedArchive,
+        access: watch::Receiver<SignedAccess>,
+        limits: &Limits,
+        counter: Counter,
+    ) -> Option<Self> {
+        let etag = match &archive.etag {
+            Some(etag) => Some(HeaderValue::from_str(etag).ok()?),
+            None => None,
+        };
+        Some(Self {
+            client,
+            access,
+            renewal: limits.renewal,
+            etag,
+            length: u64::try_from(archive.size).ok()?,
+            fetched: Arc::default(),
+            counter,
+        })
+    }
+
+    /// Bytes received so far, those of broken answers included. The counter lives on.
+    pub fn fetched(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.fetched)
+    }
+
+    async fn read(&self, range: Range<u64>) -> Result<Bytes, SourceError> {
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let mut access = self.access.clone();
+        loop {
+            let current = access.borrow_and_update().clone();
+            if current.expires.0 <= jiff::Timestamp::now() {
+                self.renewed(&mut access).await?;
+                continue;
+            }
+            match self.get(&current.url, &range).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(Refusal::Final(error)) => return Err(error),
+                // Clocks differ: the store may find expired what looks good here.
+                Err(Refusal::Expired) => self.renewed(&mut access).await?,
+                // Signed anew meanwhile, with other credentials perhaps.
+                Err(Refusal::Denied(error)) => match access.has_changed() {
+                    Ok(true) => {}
+                    Ok(false) | Err(_) => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// Waits for another URL.
+    async fn renewed(&self, access: &mut watch::Receiver<SignedAccess>) -> Result<(), SourceError> {
+        match tokio::time::timeout(self.renewal, access.changed()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(SourceError::new(
+                SourceErrorKind::Unavailable,
+                "the signed URL has expired, and the controller has not renewed it",
+            )),
+        }
+    }
+
+    async fn get(&self, url: &str, range: &Range<u64>) -> Result<Bytes, Refusal> {
+        let mut headers = HeaderMap::new();
+        let wanted = format!("bytes={}-{}", range.start, range.end - 1);
+        let wanted = HeaderValue::try_from(wanted).map_err(|_| answer::other("range"))?;
+        headers.insert(RANGE, wanted);
+        if let Some(etag) = &self.etag {
+            headers.insert(IF_MATCH, etag.clone());
+        }
+        let response = self
+            .client
+            .get(url)
+            .headers(headers)
+            .send()
+            .await
+            .map_err(answer::transport)?;
+        if response.status() != StatusCode::PARTIAL_CONTENT {
+            return Err(self.refused(response).await);
+        }
+        self.accept(&response, range)?;
+        self.body(response, range).await
+    }
+
+    async fn refused(&self, response: Response) -> Refusal {
+        let status = response.status();
+        // The body of a refusal is short; that of a 200 is the whole object.
+        let said = if status.is_client_error() || status.is_server_error() {
+            answer::said(response).await
+        } else {
+            Said::default()
+        };
+        answer::refusal(status, &said)
+    }
+
+    /// Whether an answer of 206 is of the pinned object and of this range.
+    fn accept(&self, response: &Response, range: &Range<u64>) -> Result<(), Refusal> {
+        let headers = response.headers();
+        // A server that ignores If-Match still says what it sends.
+        if let (Some(pinned), Some(sent)) = (&self.etag, headers.get(ETAG))
+            && pinned != sent
+        {
+            return Err(answer::changed("its ETag is another one"));
+        }
+        let content = headers
+            .get(CONTENT_RANGE)
+            .and_then(|value| value.to_str().ok())
+            .and_then(answer::content_range)
+            .ok_or_else(|| answer::other("the answer does not say which range it has"))?;
+        if content.total.is_some_and(|total| total != self.length) {
+            return Err(answer::changed("its size is another one"));
+        }
+        if content.first != range.start || content.last.checked_add(1) != Some(range.end) {
+            return Err(answer::other(
+                "the answer has another range than was asked for",
+            ));
+        }
+        Ok(())
+    }
+
+    async fn body(&self, mut response: Response, range: &Range<u64>) -> Result<Bytes, Refusal> {
+        let wanted = usize::try_from(range.end - range.start)
+            .map_err(|_| answer::other("the range exceeds this machine's memory"))?;
+        let mut body = BytesMut::with_capacity(wanted);
+        while let Some(chunk) = response.chunk().await.map_err(answer::transport)? {
+            self.fetched
+                .fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            self.counter.inc_by(chunk.len() as u64);
+            if body.len() + chunk.len() > wanted {
+                return Err(answer::other(
+                    "the answer is longer than the range asked for",
+                ));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if body.len() < wanted {
+            return Err(Refusal::Final(SourceError::new(
+                SourceErrorKind::Unavailable,
+                format!("the answer ended after {} of {wanted} bytes", body.len()),
+            )));
+        }
+        Ok(body.freeze())
+    }
+}
+
+impl Source for SignedSource {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn read_at(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, SourceError>> {
+        Box::pin(self.read(range))
+    }
+}
