@@ -58,8 +58,8 @@ pub(super) fn checked(
 pub(super) struct MapParser {
     count: Option<usize>,
     pairs: Vec<u64>,
-    digits: u32,
-    value: u64,
+    /// The figure being read, once it has a digit.
+    value: Option<u64>,
 }
 
 impl MapParser {
@@ -76,17 +76,13 @@ impl MapParser {
             }
             match byte {
                 b'0'..=b'9' => {
-                    self.digits += 1;
-                    let digit = u64::from(byte - b'0');
-                    self.value = self
-                        .value
-                        .checked_mul(10)
-                        .and_then(|value| value.checked_add(digit))
-                        .ok_or("a figure in its map is out of range")?;
+                    let value = self.value.unwrap_or(0).checked_mul(10);
+                    let value = value.and_then(|value| value.checked_add(u64::from(byte - b'0')));
+                    self.value = Some(value.ok_or("a figure in its map is out of range")?);
                 }
-                b'\n' if self.digits > 0 => {
-                    self.figure()?;
-                    (self.digits, self.value) = (0, 0);
+                b'\n' => {
+                    let value = self.value.take().ok_or("a line of its map is empty")?;
+                    self.figure(value)?;
                 }
                 _ => return Err("its map is malformed"),
             }
@@ -94,12 +90,12 @@ impl MapParser {
         Ok(())
     }
 
-    fn figure(&mut self) -> Result<(), &'static str> {
+    fn figure(&mut self, value: u64) -> Result<(), &'static str> {
         if self.count.is_some() {
-            self.pairs.push(self.value);
+            self.pairs.push(value);
             return Ok(());
         }
-        let count = usize::try_from(self.value)
+        let count = usize::try_from(value)
             .ok()
             .filter(|count| *count <= EXTENTS_MAX);
         self.count = Some(count.ok_or("its map is too long")?);

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::entry::Xattr;
 use crate::stream::Memory;
@@ -177,4 +179,75 @@ fn extended_headers_are_bounded_together() {
     assert_eq!(read(&once, 4096).unwrap().len(), 2);
     let globals = archive(&[(b'g', "g", &large), (b'0', "f", b""), (b'g', "g", &large)]);
     assert_eq!(read(&globals, 4096).unwrap_err().reason(), "ArchiveCorrupt");
+}
+
+/// One of every kind of header, for mutations.
+fn specimen() -> Vec<u8> {
+    let map = [&b"2\n0\n512\n1024\n1\n"[..], &[0; 497], &[b'd'; 513]].concat();
+    let sparse = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n28 GNU.sparse.realsize=2000\n";
+    let mut bytes = archive(&[
+        (b'g', "global", b"9 gid=77\n"),
+        (b'x', "pax", b"20 mtime=-3.1234567\n"),
+        (b'0', "file", &[b'f'; 700]),
+        (b'x', "pax", sparse),
+        (b'0', "sparse", &map),
+        (b'L', "L", b"a longer name\0"),
+        (b'K', "K", b"a longer target\0"),
+        (b'2', "link", b""),
+    ]);
+    // An old GNU sparse file: one extent, and one more in a block of its own.
+    bytes.truncate(bytes.len() - 2 * BLOCK);
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::GNUSparse);
+    header.set_path("old").unwrap();
+    header.set_size(2);
+    header.set_mode(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    let gnu = header.as_gnu_mut().unwrap();
+    gnu.sparse[0].offset = *b"00000000000\0";
+    gnu.sparse[0].numbytes = *b"00000000001\0";
+    gnu.realsize = *b"00000001000\0";
+    gnu.isextended = [1];
+    header.set_cksum();
+    bytes.extend_from_slice(header.as_bytes());
+    let mut more = tar::GnuExtSparseHeader::new();
+    more.sparse[0].offset = *b"00000000100\0";
+    more.sparse[0].numbytes = *b"00000000001\0";
+    bytes.extend_from_slice(more.as_bytes());
+    bytes.resize(bytes.len() + 3 * BLOCK, 0);
+    bytes
+}
+
+#[test]
+fn the_specimen_is_valid() {
+    let all = read(&specimen(), 512).unwrap();
+    let extents: Vec<usize> = all
+        .iter()
+        .filter_map(|(entry, _)| match &entry.kind {
+            Kind::File(Layout::Sparse { extents, .. }) => Some(extents.len()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!((all.len(), extents), (4, vec![2, 2]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(3000) })]
+
+    /// Whatever is written into the headers, with sums that are right: an error or entries, no panic.
+    #[test]
+    fn no_header_is_fatal(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+        let mut bytes = specimen();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let block = at / BLOCK * BLOCK..at / BLOCK * BLOCK + BLOCK;
+            // Also sums of what is data, which does them no harm that counts here.
+            let mut header = tar::Header::from_byte_slice(&bytes[block.clone()]).clone();
+            header.set_cksum();
+            bytes[block].copy_from_slice(header.as_bytes());
+        }
+        let _ = read(&bytes, 512);
+    }
 }
