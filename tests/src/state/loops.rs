@@ -1,0 +1,179 @@
+//! Loop devices whose backing file belongs to a state.
+//!
+//! A path does not tell whose a loop device is: the kernel shows it as the node or the container
+//! that attached it saw it. The backing file's device and inode do; and a volume's image that
+//! lies on a pool which itself lies on a loop device of ours is ours too.
+
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use crate::command::run_program;
+
+/// A loop device as `losetup` lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Loop {
+    /// Its node, `/dev/loop3`.
+    pub(super) path: String,
+    number: (u32, u32),
+    backing_device: (u32, u32),
+    backing_inode: u64,
+    deleted: bool,
+}
+
+/// What a state's folder holds: its file system, and the inodes of its files.
+pub(super) struct Files {
+    device: (u32, u32),
+    inodes: HashSet<u64>,
+    /// Whether no other state is up, so that a deleted file on this file system that was called
+    /// like a pool's can only be ours.
+    alone: bool,
+}
+
+/// The loop devices of the state in `folder`, outer ones last. None if there is no such folder.
+pub(super) fn of(folder: &Path, alone: bool) -> Result<Vec<Loop>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let columns = "NAME,MAJ:MIN,BACK-MAJ:MIN,BACK-INO,BACK-FILE";
+    let listed = run_program(
+        "losetup",
+        &["--list", "--noheadings", "--raw", "--output", columns],
+    )?;
+    let loops: Vec<Loop> = listed.lines().filter_map(parse).collect();
+    let device = number(std::fs::metadata(folder)?.dev());
+    let mut files = Files {
+        device,
+        inodes: HashSet::new(),
+        alone,
+    };
+    collect(folder, device, &mut files.inodes)?;
+    Ok(ours(&loops, &files))
+}
+
+/// Attached before those that lie on them, and so listed after them.
+fn ours(loops: &[Loop], files: &Files) -> Vec<Loop> {
+    let mut found: Vec<Loop> = Vec::new();
+    loop {
+        let more: Vec<Loop> = loops
+            .iter()
+            .filter(|candidate| !found.contains(candidate))
+            .filter(|candidate| {
+                let within = candidate.backing_device == files.device
+                    && (files.inodes.contains(&candidate.backing_inode)
+                        || candidate.deleted && files.alone);
+                within
+                    || found
+                        .iter()
+                        .any(|outer| outer.number == candidate.backing_device)
+            })
+            .cloned()
+            .collect();
+        if more.is_empty() {
+            return found;
+        }
+        found.splice(0..0, more);
+    }
+}
+
+/// `--raw` writes a blank within a column as `\x20`, and pads some columns with it.
+fn parse(line: &str) -> Option<Loop> {
+    let mut fields = line.split(' ').map(|field| field.replace(r"\x20", " "));
+    let path = fields.next()?;
+    let number = parse_number(&fields.next()?)?;
+    let backing_device = parse_number(&fields.next()?)?;
+    let backing_inode = fields.next()?.trim().parse().ok()?;
+    let file = fields.next().unwrap_or_default();
+    // Pools lie in a folder of this name on every node.
+    let deleted = file.ends_with("(deleted)") && file.contains("/fastcopy/");
+    Some(Loop {
+        path,
+        number,
+        backing_device,
+        backing_inode,
+        deleted,
+    })
+}
+
+fn parse_number(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.trim().split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+fn number(device: u64) -> (u32, u32) {
+    (rustix::fs::major(device), rustix::fs::minor(device))
+}
+
+fn collect(folder: &Path, device: (u32, u32), inodes: &mut HashSet<u64>) -> Result<()> {
+    // Only pools hold images; walking the containers' layers would take long and find nothing.
+    for node in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let pool = node?.path().join("lib/fastcopy");
+        if pool.is_dir() {
+            walk(&pool, device, inodes)?;
+        }
+    }
+    Ok(())
+}
+
+fn walk(folder: &Path, device: (u32, u32), inodes: &mut HashSet<u64>) -> Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let entry = entry?;
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        }; // gone meanwhile
+        if number(metadata.dev()) != device {
+            continue;
+        }
+        if metadata.is_dir() {
+            walk(&entry.path(), device, inodes)?;
+        } else {
+            inodes.insert(metadata.ino());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(alone: bool) -> Files {
+        Files {
+            device: (254, 0),
+            inodes: HashSet::from([12]),
+            alone,
+        }
+    }
+
+    fn names(loops: &[Loop]) -> Vec<&str> {
+        loops.iter().map(|found| found.path.as_str()).collect()
+    }
+
+    #[test]
+    fn a_volume_on_our_pool_is_ours_and_goes_first() {
+        let loops: Vec<Loop> = [
+            "/dev/loop0 7:0 7:1 99 /volumes/pvc-1",
+            r"/dev/loop1 \x20\x207:1\x20\x20 \x20254:0\x20\x20 12 /var/lib/fastcopy/pool.img",
+            "/dev/loop2 7:2 254:0 13 /home/somebody/disk.img",
+            "/dev/loop3 7:3 7:2 12 /x",
+        ]
+        .into_iter()
+        .map(|line| parse(line).unwrap())
+        .collect();
+        assert_eq!(
+            names(&ours(&loops, &files(false))),
+            ["/dev/loop0", "/dev/loop1"]
+        );
+    }
+
+    #[test]
+    fn a_deleted_image_is_ours_only_if_it_can_be_nobody_elses() {
+        let pool = parse(r"/dev/loop4 7:4 254:0 77 /fastcopy/volumes/v\x20(deleted)").unwrap();
+        let other = parse(r"/dev/loop5 7:5 254:0 78 /tmp/v\x20(deleted)").unwrap();
+        let loops = [pool, other];
+        assert_eq!(names(&ours(&loops, &files(true))), ["/dev/loop4"]);
+        assert!(ours(&loops, &files(false)).is_empty());
+    }
+}
