@@ -17,7 +17,12 @@ use crate::volume::{NodeName, NodeNameError};
 /// It runs on every node that has a pool, as root, with the host's /dev. It registers itself with
 /// kubelet, and answers /healthz and /metrics.
 #[derive(Debug, Parser)]
-#[command(name = "driver", version, max_term_width = 100)]
+#[command(
+    name = "driver",
+    version,
+    max_term_width = 100,
+    args_override_self = true
+)]
 pub struct Arguments {
     /// The node's name in Kubernetes. Volumes carry it in their ids and their topology
     #[arg(

@@ -4,10 +4,9 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Parser as _;
 use driver::cli::{Arguments, LogFormat};
-use driver::server;
+use driver::server::{self, ServerError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -24,8 +23,8 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(mistake) => return refuse(&mistake, CONFIGURATION),
     };
-    if let Err(error) = log(&arguments) {
-        return refuse(&format!("{error:#}"), CONFIGURATION);
+    if let Err(mistake) = log(&arguments) {
+        return refuse(&mistake, CONFIGURATION);
     }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -33,22 +32,14 @@ fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         let end = CancellationToken::new();
-        end_by_signal(end.clone()).context("cannot wait for signals")?;
-        server::run(settings, end)
-            .await
-            .map_err(anyhow::Error::from)
+        end_by_signal(end.clone()).map_err(ServerError::Signals)?;
+        server::run(settings, end).await
     });
     runtime.shutdown_timeout(LAST_CALLS);
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let server_error = error.downcast_ref::<server::ServerError>();
-            let is_configuration = server_error.is_some_and(server::ServerError::is_configuration);
-            refuse(
-                &format!("{error:#}"),
-                if is_configuration { CONFIGURATION } else { 1 },
-            )
-        }
+        Err(error) if error.is_configuration() => refuse(&error, CONFIGURATION),
+        Err(error) => refuse(&error, 1),
     }
 }
 
@@ -60,9 +51,10 @@ fn refuse(reason: &impl std::fmt::Display, code: u8) -> ExitCode {
 }
 
 /// Logs to standard error, as containers do.
-fn log(arguments: &Arguments) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&arguments.log_level)
-        .with_context(|| format!("--log-level {:?} is not a filter", arguments.log_level))?;
+fn log(arguments: &Arguments) -> Result<(), String> {
+    let level = &arguments.log_level;
+    let filter = EnvFilter::try_new(level)
+        .map_err(|error| format!("--log-level {level:?} is not a filter: {error}"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

@@ -7,7 +7,7 @@ mod locks;
 mod records;
 mod recovery;
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -143,10 +143,22 @@ impl Pool {
         if let Some(device) = self.device(id)? {
             device.detach()?;
         }
+        let image = self.layout.image(id);
+        match OpenOptions::new().write(true).open(&image) {
+            // XFS frees an unlinked file's blocks some time later; a truncated one's at once. The
+            // next volume may need them now.
+            Ok(file) => file
+                .set_len(0)
+                .attempt(|| format!("empty {}", image.display()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(Failed::new(format!("open {}", image.display()), error).into());
+            }
+        }
         let record = self.layout.record(id);
         let staging = self.layout.staging(id);
         let temporary = [files::temporary(&record), files::temporary(&staging)];
-        for file in [self.layout.image(id), staging].iter().chain(&temporary) {
+        for file in [image, staging].iter().chain(&temporary) {
             files::remove(file)?;
         }
         files::remove_directory(&self.layout.folder(id))?;

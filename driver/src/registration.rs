@@ -53,8 +53,8 @@ impl Registrar {
         let socket = self.socket();
         while !end.is_cancelled() {
             let incoming = listen(&socket)?;
-            let inode = inode(&socket);
-            let gone = removed(&socket, inode);
+            let original = identity(&socket);
+            let gone = removed(&socket, original);
             let stop = async {
                 tokio::select! {
                     () = gone => tracing::warn!("{} was removed; making it again", socket.display()),
@@ -73,19 +73,18 @@ impl Registrar {
     }
 }
 
-fn inode(socket: &Path) -> Option<u64> {
-    socket
-        .symlink_metadata()
-        .ok()
-        .map(|metadata| metadata.ino())
+/// Which file is at the path. Inodes are used again, so their number alone does not tell.
+fn identity(socket: &Path) -> Option<(u64, i64, i64)> {
+    let metadata = socket.symlink_metadata().ok()?;
+    Some((metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
 }
 
 /// Returns when another socket, or none, is at the path.
-async fn removed(socket: &Path, original: Option<u64>) {
+async fn removed(socket: &Path, original: Option<(u64, i64, i64)>) {
     let mut ticks = tokio::time::interval(INTERVAL);
     loop {
         ticks.tick().await;
-        if inode(socket) != original {
+        if identity(socket) != original {
             return;
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use csi::v1::Topology;
+use tokio_util::task::TaskTracker;
 use tonic::{Code, Response, Status};
 use tracing::Instrument as _;
 
@@ -28,6 +29,8 @@ pub struct Services {
     pub health: Arc<Health>,
     /// Where calls are counted.
     pub metrics: Arc<Metrics>,
+    /// The calls that are under way.
+    pub calls: TaskTracker,
 }
 
 impl Services {
@@ -53,6 +56,7 @@ impl Services {
     ) -> Result<Response<T>, Status> {
         let span = tracing::info_span!("rpc", method, volume.id = volume);
         let begun = Instant::now();
+        let _under_way = self.calls.token();
         let result = call.instrument(span.clone()).await;
         let code = result.as_ref().map_or_else(Status::code, |_| Code::Ok);
         self.metrics.observe(method, code, begun.elapsed());

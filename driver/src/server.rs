@@ -13,6 +13,7 @@ use csi::v1::node_server::NodeServer;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 
 use crate::health::Health;
@@ -24,6 +25,9 @@ use crate::rpc::Services;
 
 /// How long calls that are under way may take after the end was asked for.
 const FAREWELL: Duration = Duration::from_secs(10);
+
+/// How long the answers to the last calls may take on their way.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// All that the driver has to know.
 #[derive(Debug, Clone)]
@@ -72,6 +76,9 @@ pub enum ServerError {
     /// Kubelet cannot be told.
     #[error(transparent)]
     Registration(#[from] RegistrationError),
+    /// It could not be asked to end.
+    #[error("cannot wait for signals: {0}")]
+    Signals(io::Error),
     /// A part of the driver ended by a bug.
     #[error("a part of the driver ended by a bug: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -83,7 +90,11 @@ impl ServerError {
         match self {
             Self::Pool(error) => error.is_configuration(),
             Self::Listen(_) => true,
-            Self::Serve(_) | Self::Http { .. } | Self::Registration(_) | Self::Task(_) => false,
+            Self::Serve(_)
+            | Self::Http { .. }
+            | Self::Registration(_)
+            | Self::Signals(_)
+            | Self::Task(_) => false,
         }
     }
 }
@@ -97,6 +108,7 @@ pub async fn run(settings: Settings, end: CancellationToken) -> Result<(), Serve
         pool: Arc::new(pool),
         health: Arc::new(Health::default()),
         metrics: Arc::new(Metrics::default()),
+        calls: TaskTracker::new(),
     };
     let mut parts = JoinSet::new();
     parts.spawn(serve_csi(
@@ -118,16 +130,22 @@ pub async fn run(settings: Settings, end: CancellationToken) -> Result<(), Serve
         parts.spawn(async move { Ok(registrar.serve(end).await?) });
     }
     let all = join(&mut parts, &end);
+    // Clients keep idle connections open, and need not notice that we would like to close them.
+    // So it is the calls that are waited for.
     let farewell = async {
         end.cancelled().await;
-        tokio::time::sleep(FAREWELL).await;
+        services.calls.close();
+        if tokio::time::timeout(FAREWELL, services.calls.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("calls are still under way after {FAREWELL:?}; ending all the same");
+        }
+        tokio::time::sleep(LAST_WORDS).await;
     };
     let result = tokio::select! {
         result = all => result,
-        () = farewell => {
-            tracing::warn!("calls are still under way after {FAREWELL:?}; ending all the same");
-            Ok(())
-        }
+        () = farewell => Ok(()),
     };
     if let Err(error) = std::fs::remove_file(&settings.endpoint) {
         tracing::debug!("{} stays: {error}", settings.endpoint.display());

@@ -251,6 +251,9 @@ fn make_file(file: &Path, size: u64, sparse: bool) -> Result<(), BackingError> {
     let temporary = files::temporary(file);
     let attempt = || format!("make {}", temporary.display());
     files::remove(&temporary)?;
+    if !sparse {
+        check_room(file, size, 0)?;
+    }
     let mut options = OpenOptions::new();
     options.create_new(true).write(true).mode(0o600);
     let new = options.open(&temporary).attempt(attempt)?;
@@ -267,8 +270,8 @@ fn make_file(file: &Path, size: u64, sparse: bool) -> Result<(), BackingError> {
     )?)
 }
 
-/// Gives the file all blocks that it lacks, or says in time that there are too few.
-fn allocate(file: &Path, size: u64, taken: u64) -> Result<(), BackingError> {
+/// Finds out whether a file that has `taken` bytes can come to have `size`.
+fn check_room(file: &Path, size: u64, taken: u64) -> Result<(), BackingError> {
     let directory = file.parent().unwrap_or(Path::new("/"));
     let free = files::free_space(directory)?;
     if free < size.saturating_sub(taken) {
@@ -278,6 +281,12 @@ fn allocate(file: &Path, size: u64, taken: u64) -> Result<(), BackingError> {
             size,
         });
     }
+    Ok(())
+}
+
+/// Gives the file all blocks that it lacks, or says in time that there are too few.
+fn allocate(file: &Path, size: u64, taken: u64) -> Result<(), BackingError> {
+    check_room(file, size, taken)?;
     let attempt = || format!("allocate {} for {}", Bytes(size), file.display());
     let open = OpenOptions::new().write(true).open(file).attempt(attempt)?;
     rustix::fs::fallocate(&open, FallocateFlags::empty(), 0, size).attempt(attempt)?;

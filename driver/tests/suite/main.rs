@@ -1,0 +1,15 @@
+//! The driver as a process, spoken to over its sockets, on real loop devices and file systems.
+//! Needs root.
+// A panic is how a test fails, and it prints the log; a table of cases is one thing, however long.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::too_many_lines)]
+
+mod codes;
+mod crash;
+mod damage;
+mod lifecycle;
+mod registration;
+mod restart;
+mod sanity;
+mod settings;
+mod space;
+mod support;

@@ -1,0 +1,401 @@
+//! A bench for one driver: its pool, its sockets, and places to mount at, all in one directory
+//! that is cleared of mounts and loop devices when the bench goes, after a panic too.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use csi::v1::controller_client::ControllerClient;
+use csi::v1::identity_client::IdentityClient;
+use csi::v1::node_client::NodeClient;
+use csi::v1::volume_capability::access_mode::Mode;
+use csi::v1::volume_capability::{AccessMode, AccessType, MountVolume};
+use csi::v1::{
+    CapacityRange, CreateVolumeRequest, DeleteVolumeRequest, GetCapacityRequest,
+    NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest,
+    NodeUnstageVolumeRequest, ProbeRequest, Volume, VolumeCapability,
+};
+use rustix::mount::MountPropagationFlags;
+use tonic::Status;
+use tonic::transport::Channel;
+
+pub const MIB: i64 = 1 << 20;
+
+/// How long anything may take before it counts as stuck.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Bench {
+    directory: tempfile::TempDir,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "these tests mount: run them as root"
+        );
+        // Mounts are made in a namespace of this thread's own: other programs on the machine that
+        // take a copy of the common one would otherwise keep our volumes in use.
+        #[allow(deprecated, reason = "only with other flags is it unsound")]
+        rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS).unwrap();
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", private).unwrap();
+        let directory = tempfile::Builder::new()
+            .prefix("fastcopy-")
+            .tempdir()
+            .unwrap();
+        let bench = Self { directory };
+        for name in ["registry", "mounts"] {
+            std::fs::create_dir(bench.path(name)).unwrap();
+        }
+        bench
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A new directory to stage at.
+    pub fn staging(&self, name: &str) -> String {
+        let path = self.path("mounts").join(format!("{name}-staging"));
+        std::fs::create_dir_all(&path).unwrap();
+        path.display().to_string()
+    }
+
+    /// A path to publish at, which does not exist.
+    pub fn target(&self, name: &str) -> String {
+        self.path("mounts")
+            .join(format!("{name}-target"))
+            .display()
+            .to_string()
+    }
+
+    pub fn volumes(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.path("pool/pool/volumes")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// The program with a sparse pool of 1 GiB and no HTTP, and these arguments besides.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_driver"));
+        command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .arg("--node-name=node-1")
+            .arg(format!("--pool={}", self.path("pool").display()))
+            .arg(format!("--endpoint={}", self.path("csi.sock").display()))
+            .arg(format!(
+                "--registration-dir={}",
+                self.path("registry").display()
+            ))
+            .args(arguments);
+        command
+    }
+
+    pub async fn start(&self) -> Driver {
+        self.start_with(&["--pool-size=1Gi", "--pool-sparse", "--no-http"])
+            .await
+    }
+
+    pub async fn start_with(&self, arguments: &[&str]) -> Driver {
+        let log = self.path("log");
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
+        let child = self
+            .command(arguments)
+            .stderr(file)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let channel = csi::socket::connect(&self.path("csi.sock"), PATIENCE).unwrap();
+        let mut driver = Driver {
+            child,
+            calls: Calls {
+                identity: IdentityClient::new(channel.clone()),
+                controller: ControllerClient::new(channel.clone()),
+                node: NodeClient::new(channel),
+            },
+        };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let said = || std::fs::read_to_string(&log).unwrap();
+            match driver.identity.probe(ProbeRequest {}).await {
+                Ok(response) => {
+                    assert_eq!(response.into_inner().ready, Some(true));
+                    return driver;
+                }
+                Err(status) => assert!(Instant::now() < deadline, "{status}: {}", said()),
+            }
+            assert!(
+                driver.child.try_wait().unwrap().is_none(),
+                "it ended: {}",
+                said()
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// The paths beneath the bench at which something is mounted, in the order of mounting.
+    pub fn mounts(&self) -> Vec<PathBuf> {
+        let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        let points = table
+            .lines()
+            .map(|line| PathBuf::from(line.split(' ').nth(4).unwrap()));
+        points
+            .filter(|point| point.starts_with(self.directory.path()))
+            .collect()
+    }
+
+    /// The loop devices of files beneath the bench.
+    pub fn loops(&self) -> Vec<Loop> {
+        loops()
+            .into_iter()
+            .filter(|it| it.file.starts_with(self.directory.path()))
+            .collect()
+    }
+
+    /// As a reboot leaves it: nothing mounted, nothing attached.
+    pub fn reboot(&self) {
+        // Images lie within the mount of the pool, so what is mounted last goes first; and their
+        // devices must be read before it goes, for then their files have no path any more.
+        for _ in 0..40 {
+            let devices = self.loops();
+            for point in self.mounts().iter().rev() {
+                let inner: Vec<_> = devices
+                    .iter()
+                    .filter(|it| it.file.starts_with(point))
+                    .collect();
+                inner.into_iter().for_each(Loop::detach);
+                let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::empty());
+            }
+            self.loops().iter().for_each(Loop::detach);
+            if self.mounts().is_empty() && self.loops().is_empty() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            println!(
+                "log:\n{}",
+                lines[lines.len().saturating_sub(40)..].join("\n")
+            );
+        }
+        self.reboot();
+        let left = (self.mounts(), self.loops());
+        if !std::thread::panicking() {
+            assert!(
+                left.0.is_empty() && left.1.is_empty(),
+                "still there: {left:?}"
+            );
+        }
+    }
+}
+
+/// A loop device, as the kernel shows it in sysfs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loop {
+    pub name: String,
+    pub file: PathBuf,
+}
+
+impl Loop {
+    pub fn attribute(&self, name: &str) -> String {
+        let path = format!("/sys/block/{}/{name}", self.name);
+        std::fs::read_to_string(path).unwrap().trim().to_owned()
+    }
+
+    pub fn device(&self) -> PathBuf {
+        Path::new("/dev").join(&self.name)
+    }
+
+    pub fn detach(&self) {
+        let _ = Command::new("losetup")
+            .arg("-d")
+            .arg(self.device())
+            .stderr(Stdio::null())
+            .status();
+    }
+}
+
+fn loops() -> Vec<Loop> {
+    let entries = std::fs::read_dir("/sys/block").unwrap();
+    let devices = entries.filter_map(|entry| {
+        let entry = entry.unwrap();
+        let file = std::fs::read_to_string(entry.path().join("loop/backing_file")).ok()?;
+        let file = PathBuf::from(file.trim_end().trim_end_matches(" (deleted)"));
+        Some(Loop {
+            name: entry.file_name().into_string().unwrap(),
+            file,
+        })
+    });
+    devices.collect()
+}
+
+/// A running driver; killed when dropped.
+pub struct Driver {
+    child: Child,
+    calls: Calls,
+}
+
+/// What can be asked of a driver.
+#[derive(Clone)]
+pub struct Calls {
+    pub identity: IdentityClient<Channel>,
+    pub controller: ControllerClient<Channel>,
+    pub node: NodeClient<Channel>,
+}
+
+impl Driver {
+    /// Ends it as kubelet does.
+    pub fn terminate(mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends it as a crash does.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Calls that outlive it.
+    pub fn calls(&self) -> Calls {
+        self.calls.clone()
+    }
+}
+
+impl std::ops::Deref for Driver {
+    type Target = Calls;
+
+    fn deref(&self) -> &Calls {
+        &self.calls
+    }
+}
+
+impl std::ops::DerefMut for Driver {
+    fn deref_mut(&mut self) -> &mut Calls {
+        &mut self.calls
+    }
+}
+
+impl Calls {
+    pub async fn create(&mut self, name: &str, fs: &str, mib: i64) -> Result<Volume, Status> {
+        let range = CapacityRange {
+            required_bytes: mib * MIB,
+            limit_bytes: 0,
+        };
+        let request = CreateVolumeRequest {
+            name: name.into(),
+            capacity_range: Some(range),
+            volume_capabilities: vec![capability(fs)],
+            ..Default::default()
+        };
+        let response = self.controller.create_volume(request).await?;
+        Ok(response.into_inner().volume.unwrap())
+    }
+
+    pub async fn delete(&mut self, id: &str) -> Result<(), Status> {
+        let request = DeleteVolumeRequest {
+            volume_id: id.into(),
+            ..Default::default()
+        };
+        self.controller.delete_volume(request).await.map(drop)
+    }
+
+    pub async fn stage(&mut self, id: &str, fs: &str, path: &str) -> Result<(), Status> {
+        let request = NodeStageVolumeRequest {
+            volume_id: id.into(),
+            staging_target_path: path.into(),
+            volume_capability: Some(capability(fs)),
+            ..Default::default()
+        };
+        self.node.node_stage_volume(request).await.map(drop)
+    }
+
+    pub async fn unstage(&mut self, id: &str, path: &str) -> Result<(), Status> {
+        let request = NodeUnstageVolumeRequest {
+            volume_id: id.into(),
+            staging_target_path: path.into(),
+        };
+        self.node.node_unstage_volume(request).await.map(drop)
+    }
+
+    pub async fn publish(
+        &mut self,
+        id: &str,
+        staging: &str,
+        target: &str,
+        readonly: bool,
+    ) -> Result<(), Status> {
+        let request = NodePublishVolumeRequest {
+            volume_id: id.into(),
+            staging_target_path: staging.into(),
+            target_path: target.into(),
+            volume_capability: Some(capability("")),
+            readonly,
+            ..Default::default()
+        };
+        self.node.node_publish_volume(request).await.map(drop)
+    }
+
+    pub async fn unpublish(&mut self, id: &str, target: &str) -> Result<(), Status> {
+        let request = NodeUnpublishVolumeRequest {
+            volume_id: id.into(),
+            target_path: target.into(),
+        };
+        self.node.node_unpublish_volume(request).await.map(drop)
+    }
+
+    pub async fn available(&mut self) -> i64 {
+        let response = self
+            .controller
+            .get_capacity(GetCapacityRequest::default())
+            .await
+            .unwrap();
+        response.into_inner().available_capacity
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Read and write on one node, with this file system, or any.
+pub fn capability(fs_type: &str) -> VolumeCapability {
+    capability_with(fs_type, Mode::SingleNodeWriter, &[])
+}
+
+pub fn capability_with(fs_type: &str, mode: Mode, flags: &[&str]) -> VolumeCapability {
+    let mount_flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    let mount = MountVolume {
+        fs_type: fs_type.into(),
+        mount_flags,
+        ..Default::default()
+    };
+    VolumeCapability {
+        access_mode: Some(AccessMode { mode: mode.into() }),
+        access_type: Some(AccessType::Mount(mount)),
+    }
+}
