@@ -260,9 +260,8 @@ mod tests {
         RestoreError::from(SourceError::new(kind, "503 SlowDown")).into()
     }
 
-    #[test]
-    fn every_failure_has_its_word_and_its_cure() {
-        let table: Vec<(AttemptError, &str, Cure)> = vec![
+    fn table() -> Vec<(AttemptError, &'static str, Cure)> {
+        vec![
             (
                 call(Rpc::CreateVolume, Code::ResourceExhausted),
                 "NodeFull",
@@ -352,8 +351,12 @@ mod tests {
                 "VolumeTooSmall",
                 Cure::Person,
             ),
-        ];
-        for (error, reason, cure) in table {
+        ]
+    }
+
+    #[test]
+    fn every_failure_has_its_word_and_its_cure() {
+        for (error, reason, cure) in table() {
             let failure = error.failure();
             assert_eq!(
                 (failure.reason.as_str(), failure.cure),

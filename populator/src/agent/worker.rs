@@ -221,6 +221,14 @@ impl Worker {
             cancel,
         };
         node.metrics.running.inc();
+        let claim = &order.spec.claim;
+        tracing::info!(
+            order = self.name(),
+            attempt = order.spec.attempt,
+            namespace = claim.namespace,
+            claim = claim.name,
+            "filling a volume"
+        );
         let filled = attempt.fill(&mut self.record).await;
         node.metrics.running.dec();
         node.room_changed.notify_one();

@@ -1,0 +1,206 @@
+//! Reading through a signed URL, against a store that misbehaves.
+
+// Clippy takes helpers of integration tests for programs.
+#![allow(clippy::unwrap_used)]
+
+mod agent_fakes;
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use agent_fakes::store::{Answer, Store};
+use agent_fakes::{access, archive};
+use archive::{Source as _, SourceError, SourceErrorKind};
+use crds::restore_order::SignedAccess;
+use populator::agent::source::{Limits, SignedSource, client};
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::watch;
+
+const ETAG: &str = "\"pinned\"";
+const SECRET: &str = "c0ffee";
+
+struct Reading {
+    store: Store,
+    source: SignedSource,
+    access: watch::Sender<SignedAccess>,
+    counter: Counter,
+}
+
+fn limits() -> Limits {
+    Limits {
+        connect: Duration::from_secs(2),
+        stall: Duration::from_millis(300),
+        renewal: Duration::from_millis(500),
+    }
+}
+
+async fn reading(seconds: i64) -> Reading {
+    let object: Vec<u8> = (0..1000u32)
+        .map(|index| u8::try_from(index % 251).unwrap())
+        .collect();
+    let store = Store::start(object, ETAG).await;
+    let (sender, receiver) = watch::channel(access(&store.url(SECRET), seconds));
+    let counter = Counter::default();
+    let source = SignedSource::new(
+        client(&limits()).unwrap(),
+        &archive(1000, ETAG),
+        receiver,
+        &limits(),
+        counter.clone(),
+    )
+    .unwrap();
+    Reading {
+        store,
+        source,
+        access: sender,
+        counter,
+    }
+}
+
+async fn refused(answer: Answer) -> SourceError {
+    let reading = reading(60).await;
+    reading.store.script([answer]);
+    let error = reading.source.read_at(100..200).await.unwrap_err();
+    for text in [
+        error.to_string(),
+        format!("{error:?}"),
+        format!("{:?}", error.kind),
+    ] {
+        assert!(
+            !text.contains(SECRET) && !text.contains("http://"),
+            "{text}"
+        );
+    }
+    error
+}
+
+#[tokio::test]
+async fn a_range_is_asked_for_by_etag() {
+    let reading = reading(60).await;
+    assert_eq!(reading.source.length(), 1000);
+    let bytes = reading.source.read_at(250..260).await.unwrap();
+    assert_eq!(&bytes[..], [250, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    assert!(reading.source.read_at(5..5).await.unwrap().is_empty());
+    let asked = reading.store.asked();
+    assert_eq!(asked.len(), 1);
+    assert_eq!(
+        (asked[0].range.as_str(), asked[0].if_match.as_str()),
+        ("bytes=250-259", ETAG)
+    );
+    assert_eq!(asked[0].query, format!("sig={SECRET}"));
+    assert_eq!(reading.source.fetched().load(Ordering::Relaxed), 10);
+    assert_eq!(reading.counter.get(), 10);
+}
+
+#[tokio::test]
+async fn each_refusal_has_its_kind() {
+    let table = [
+        (Answer::Refuse(412, ""), SourceErrorKind::Changed),
+        (Answer::Refuse(416, ""), SourceErrorKind::Changed),
+        (Answer::Etag("\"other\""), SourceErrorKind::Changed),
+        (Answer::Size(999), SourceErrorKind::Changed),
+        (
+            Answer::Refuse(403, "<Error><Code>SignatureDoesNotMatch</Code></Error>"),
+            SourceErrorKind::Denied,
+        ),
+        (Answer::Refuse(401, ""), SourceErrorKind::Denied),
+        (
+            Answer::Refuse(404, "<Error><Code>NoSuchBucket</Code></Error>"),
+            SourceErrorKind::NotFound,
+        ),
+        (
+            Answer::Refuse(503, "<Error><Code>SlowDown</Code></Error>"),
+            SourceErrorKind::Unavailable,
+        ),
+        (Answer::Refuse(500, ""), SourceErrorKind::Unavailable),
+        (Answer::Refuse(429, ""), SourceErrorKind::Unavailable),
+        (Answer::Whole, SourceErrorKind::Other),
+        (Answer::Elsewhere, SourceErrorKind::Other),
+        (Answer::Redirect, SourceErrorKind::Other),
+        (Answer::Broken, SourceErrorKind::Unavailable),
+    ];
+    for (answer, kind) in table {
+        let error = refused(answer.clone()).await;
+        assert_eq!(error.kind, kind, "{answer:?}: {error}");
+    }
+    let missing = refused(Answer::Refuse(404, "<Error><Code>NoSuchKey</Code></Error>")).await;
+    assert_eq!(missing.to_string(), "404 NoSuchKey");
+}
+
+#[tokio::test]
+async fn a_store_that_falls_silent_is_not_waited_for() {
+    let begun = Instant::now();
+    let error = refused(Answer::Stall).await;
+    assert_eq!(error.kind, SourceErrorKind::Unavailable, "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn broken_answers_count_as_fetched() {
+    let reading = reading(60).await;
+    reading.store.script([Answer::Stall]);
+    reading.source.read_at(0..100).await.unwrap_err();
+    assert_eq!(reading.source.fetched().load(Ordering::Relaxed), 50);
+    assert_eq!(reading.source.read_at(0..100).await.unwrap().len(), 100);
+    assert_eq!(reading.source.fetched().load(Ordering::Relaxed), 150);
+}
+
+#[tokio::test]
+async fn nobody_there_means_later() {
+    let reading = reading(60).await;
+    let url = format!("http://127.0.0.1:1/bucket/key?sig={SECRET}");
+    reading.access.send_replace(access(&url, 60));
+    let error = reading.source.read_at(0..10).await.unwrap_err();
+    assert_eq!(error.kind, SourceErrorKind::Unavailable);
+    let text = error.to_string();
+    assert!(text.contains("refused") && !text.contains(SECRET), "{text}");
+}
+
+#[tokio::test]
+async fn an_expired_url_waits_for_a_new_one() {
+    let expired = "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>";
+    // By our clock, and by the store's.
+    for (seconds, answers) in [(-1, vec![]), (60, vec![Answer::Refuse(403, expired)])] {
+        let reading = reading(seconds).await;
+        reading.store.script(answers);
+        let (url, sender) = (reading.store.url("renewed"), &reading.access);
+        let renew = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            sender.send_replace(access(&url, 60));
+        };
+        let (bytes, ()) = tokio::join!(reading.source.read_at(0..10), renew);
+        assert_eq!(bytes.unwrap().len(), 10);
+        assert_eq!(reading.store.asked().last().unwrap().query, "sig=renewed");
+    }
+}
+
+#[tokio::test]
+async fn an_expired_url_is_not_waited_for_forever() {
+    let reading = reading(-1).await;
+    let error = reading.source.read_at(0..10).await.unwrap_err();
+    assert_eq!(error.kind, SourceErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("expired"), "{error}");
+    assert_eq!(
+        reading.store.asked(),
+        [],
+        "an expired URL is not even tried"
+    );
+}
+
+#[tokio::test]
+async fn a_denied_url_is_tried_again_only_if_there_is_a_newer_one() {
+    let reading = reading(60).await;
+    reading.store.script([Answer::Refuse(403, "")]);
+    let denied = reading.source.read_at(0..10).await.unwrap_err();
+    assert_eq!(denied.kind, SourceErrorKind::Denied);
+    assert_eq!(reading.store.asked().len(), 1);
+
+    reading.store.script([Answer::Late(403)]);
+    let (bytes, ()) = tokio::join!(reading.source.read_at(0..10), async {
+        agent_fakes::until(|| reading.store.asked().len() == 2).await;
+        let url = reading.store.url("renewed");
+        reading.access.send_replace(access(&url, 60));
+    });
+    assert_eq!(bytes.unwrap().len(), 10);
+    assert_eq!(reading.store.asked().last().unwrap().query, "sig=renewed");
+}

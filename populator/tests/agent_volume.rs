@@ -1,0 +1,407 @@
+//! From an order to a filled volume and back, with a CSI driver that really mounts. As root.
+
+// Clippy takes helpers of integration tests for programs.
+#![allow(clippy::unwrap_used)]
+
+mod agent_fakes;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use agent_fakes::driver::{self, Driver, Fault};
+use agent_fakes::store::{Answer, Store};
+use agent_fakes::{access, archive, order};
+use crds::restore_order::{Cure, RestoreOrder, RestoreOrderStatus, State};
+use populator::agent::attempt::Attempt;
+use populator::agent::failure::AttemptError;
+use populator::agent::metrics::Metrics;
+use populator::agent::node::Node;
+use populator::agent::record::{Made, Record, Records};
+use populator::agent::registry::Drivers;
+use populator::agent::source::{Limits, client};
+use populator::agent::teardown;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+const ETAG: &str = "\"pinned\"";
+const MIB: u64 = 1 << 20;
+
+/// The calls of an attempt that goes as it should.
+const GOOD: [&str; 5] = [
+    "CreateVolume",
+    "NodeStageVolume",
+    "NodePublishVolume",
+    "NodeUnpublishVolume",
+    "NodeUnstageVolume",
+];
+
+struct Bench {
+    driver: Driver,
+    store: Store,
+    node: Node,
+    order: RestoreOrder,
+    work: tempfile::TempDir,
+    status: watch::Sender<RestoreOrderStatus>,
+    record: Option<Record>,
+}
+
+impl Bench {
+    async fn new(fault: Fault) -> Self {
+        Self::sized(fault, 64 * MIB, 300_000).await
+    }
+
+    /// A driver whose volumes hold `room` bytes, and an archive of `bytes`.
+    async fn sized(fault: Fault, room: u64, bytes: usize) -> Self {
+        let driver = Driver::start(fault, room);
+        let object = agent_fakes::tar(bytes);
+        let size = object.len();
+        let store = Store::start(object, ETAG).await;
+        let limits = Limits::default();
+        let work = tempfile::tempdir().unwrap();
+        let drivers = Drivers::new([].into(), driver.registry(), Duration::from_secs(10));
+        let mut node = Node::new(
+            Records::open(work.path()).unwrap(),
+            Arc::new(drivers),
+            client(&limits).unwrap(),
+            limits,
+            4,
+            Metrics::default(),
+        );
+        node.patience = driver::PATIENCE;
+        let order = order(archive(size, ETAG), access(&store.url("s"), 600));
+        Self {
+            driver,
+            store,
+            node,
+            order,
+            work,
+            status: watch::Sender::new(RestoreOrderStatus::default()),
+            record: None,
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), AttemptError> {
+        self.fill_until(CancellationToken::new()).await
+    }
+
+    async fn fill_until(&mut self, cancel: CancellationToken) -> Result<(), AttemptError> {
+        let (_renew, access) = watch::channel(self.order.spec.access.clone());
+        let attempt = Attempt {
+            node: &self.node,
+            order: &self.order,
+            access,
+            status: &self.status,
+            fetched_before: 7,
+            cancel,
+        };
+        attempt.fill(&mut self.record).await
+    }
+
+    async fn failure(&mut self) -> (String, Cure) {
+        let failure = self.fill().await.unwrap_err().failure();
+        (failure.reason, failure.cure)
+    }
+
+    /// Nothing is mounted, and of the order there is the record alone.
+    fn assert_clean(&self) {
+        assert_eq!(driver::mounts(self.work.path()), Vec::<String>::new());
+        let folder = self.node.records.folder("order-uid");
+        let left: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["record.json"]);
+        let read = self.node.records.load().unwrap();
+        assert_eq!(
+            read.first(),
+            self.record.as_ref(),
+            "the disk has what the process knows"
+        );
+    }
+}
+
+fn content(volume: &Path) -> (String, u64) {
+    let hello = std::fs::read_to_string(volume.join("folder/hello")).unwrap();
+    (
+        hello,
+        std::fs::metadata(volume.join("folder/large"))
+            .unwrap()
+            .len(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_is_made_filled_and_left() {
+    let mut bench = Bench::new(Fault::None).await;
+    bench.fill().await.unwrap();
+    bench.assert_clean();
+    assert_eq!(bench.driver.calls(), GOOD);
+    assert_eq!(bench.driver.handles(), ["handle-1"]);
+    let volume = bench.driver.volume("handle-1");
+    assert_eq!(content(&volume), ("hello\n".to_owned(), 300_000));
+
+    let request = &bench.driver.created()[0];
+    assert_eq!(request.name, "pvc-claim-uid");
+    assert_eq!(request.parameters["pool"], "fast");
+    assert!(request.accessibility_requirements.is_some());
+
+    let record = bench.record.unwrap();
+    assert_eq!(
+        (&record.made, record.mounted),
+        (&Made::Yes("handle-1".into()), false)
+    );
+    let filled = record.filled.unwrap();
+    assert_eq!(filled.volume.capacity_bytes, 1 << 20);
+    assert_eq!(filled.volume.context["key"], "value");
+    assert_eq!(filled.volume.topology[0]["node"], "node");
+    let size = bench.order.spec.archive.size;
+    let result = filled.result;
+    assert_eq!((result.format.as_str(), result.entries), ("tar", 3));
+    assert_eq!(
+        (result.bytes_written, result.bytes_fetched),
+        (300_006, size + 7)
+    );
+    assert_eq!(result.verified, "None");
+    let status = bench.status.borrow().clone();
+    assert_eq!(status.state, State::Restoring);
+    let progress = status.progress.unwrap();
+    assert_eq!((progress.percent, progress.bytes_total), (100, size));
+    assert_eq!(status.volume.unwrap().handle, "handle-1");
+    assert!(
+        bench
+            .store
+            .asked()
+            .iter()
+            .all(|asked| asked.if_match == ETAG)
+    );
+    assert_eq!(bench.node.metrics.written.get(), 300_006);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_written_where_nothing_is_mounted() {
+    let mut bench = Bench::new(Fault::Lies).await;
+    let (reason, cure) = bench.failure().await;
+    assert_eq!((reason.as_str(), cure), ("MountNotVisible", Cure::Person));
+    bench.assert_clean();
+    assert_eq!(bench.driver.calls(), GOOD, "it is unpublished all the same");
+    assert_eq!(bench.store.asked(), [], "not a byte was fetched");
+    let record = bench.record.as_mut().unwrap();
+    teardown::delete(&bench.node, record, None).await.unwrap();
+    assert_eq!(bench.driver.handles(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_volume_of_ours_is_refused() {
+    for (fault, expected) in [
+        (Fault::Small, "VolumeTooSmall"),
+        (Fault::Elsewhere, "VolumeElsewhere"),
+        (Fault::NodeOnly, "DriverUnsupported"),
+    ] {
+        let mut bench = Bench::new(fault).await;
+        let (reason, cure) = bench.failure().await;
+        assert_eq!((reason.as_str(), cure), (expected, Cure::Person));
+        assert!(!bench.driver.calls().contains(&"NodeStageVolume"));
+        assert_eq!(driver::mounts(bench.work.path()), Vec::<String>::new());
+        let made = usize::from(fault != Fault::NodeOnly);
+        assert_eq!(bench.driver.handles().len(), made);
+        assert_eq!(bench.record.is_some(), made == 1, "it can be deleted");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_node_leaves_nothing_to_delete() {
+    let mut bench = Bench::new(Fault::None).await;
+    bench
+        .driver
+        .fail("CreateVolume", [Status::resource_exhausted("full")]);
+    let (reason, cure) = bench.failure().await;
+    assert_eq!((reason.as_str(), cure), ("NodeFull", Cure::OtherNode));
+    let record = bench.record.as_mut().unwrap();
+    assert_eq!(record.made, Made::No);
+    teardown::release(&bench.node, record).await.unwrap();
+    teardown::delete(&bench.node, record, None).await.unwrap();
+    assert_eq!(bench.driver.calls(), ["CreateVolume"]);
+    teardown::forget(&bench.node, &mut bench.record).unwrap();
+    assert_eq!(std::fs::read_dir(bench.work.path()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_that_restarts_is_waited_for() {
+    let mut bench = Bench::new(Fault::None).await;
+    let away = || Status::unavailable("away");
+    bench
+        .driver
+        .fail("CreateVolume", [away(), Status::aborted("busy"), away()]);
+    bench.driver.fail("NodeUnstageVolume", [away()]);
+    bench.fill().await.unwrap();
+    bench.assert_clean();
+    let calls = bench.driver.calls();
+    assert_eq!(
+        calls.iter().filter(|call| **call == "CreateVolume").count(),
+        4
+    );
+    assert_eq!(bench.driver.handles(), ["handle-1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_that_stays_away_is_a_matter_of_time() {
+    let mut bench = Bench::new(Fault::None).await;
+    bench
+        .driver
+        .fail("CreateVolume", vec![Status::unavailable("away"); 1000]);
+    let begun = Instant::now();
+    let (reason, cure) = bench.failure().await;
+    assert_eq!((reason.as_str(), cure), ("DriverUnavailable", Cure::Time));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert_eq!(bench.record.as_ref().unwrap().made, Made::Perhaps);
+
+    let mut absent = Bench::new(Fault::None).await;
+    absent.order.spec.volume.driver = "absent.example.com".into();
+    let (reason, cure) = absent.failure().await;
+    assert_eq!((reason.as_str(), cure), ("DriverAway", Cure::Time));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_of_unknown_handle_is_found_and_deleted() {
+    let mut bench = Bench::new(Fault::None).await;
+    // The answer was lost with the process.
+    let mut record = Record::new(&bench.order);
+    bench.node.records.save(&record).unwrap();
+    teardown::delete(&bench.node, &mut record, None)
+        .await
+        .unwrap();
+    assert_eq!(bench.driver.calls(), ["CreateVolume", "DeleteVolume"]);
+    assert_eq!(bench.driver.handles(), Vec::<String>::new());
+    assert_eq!(record.made, Made::No);
+
+    // A new attempt takes the same volume, which nobody has written to.
+    bench.record = Some(Record::new(&bench.order));
+    bench.fill().await.unwrap();
+    assert_eq!(bench.driver.calls()[2..], GOOD);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_begins_with_what_the_last_one_left() {
+    let mut bench = Bench::sized(Fault::None, MIB, 4 << 20).await;
+    let failure = bench.fill().await.unwrap_err().failure();
+    assert_eq!(
+        (failure.reason.as_str(), failure.cure),
+        ("DoesNotFit", Cure::Person)
+    );
+    assert!(
+        failure.message.contains("larger volume"),
+        "{}",
+        failure.message
+    );
+    bench.assert_clean();
+    assert_eq!(
+        bench.driver.handles(),
+        ["handle-1"],
+        "it stays until the next attempt"
+    );
+
+    // A process that died in the middle leaves it mounted; the next one has only the record.
+    let record = bench.record.as_mut().unwrap();
+    record.mounted = true;
+    bench.node.records.save(record).unwrap();
+    let (stage, target) = (
+        bench.node.records.stage("order-uid"),
+        bench.node.records.target("order-uid"),
+    );
+    for path in [&stage, &target] {
+        std::fs::create_dir(path).unwrap();
+        rustix::mount::mount_bind(bench.driver.volume("handle-1"), path).unwrap();
+    }
+    bench.record = bench.node.records.load().unwrap().pop();
+    bench.fill().await.unwrap_err();
+    bench.assert_clean();
+    let again = [
+        "NodeUnpublishVolume",
+        "NodeUnstageVolume",
+        "DeleteVolume",
+        "CreateVolume",
+    ];
+    assert_eq!(bench.driver.calls()[5..9], again);
+    assert_eq!(bench.driver.handles(), ["handle-2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_records_goes_by_the_status() {
+    let mut bench = Bench::new(Fault::None).await;
+    bench.fill().await.unwrap();
+    teardown::forget(&bench.node, &mut bench.record).unwrap();
+    bench.fill().await.unwrap();
+    assert_eq!(
+        bench.driver.handles(),
+        ["handle-2"],
+        "not the one that was filled before"
+    );
+    bench.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn giving_up_takes_a_moment_and_leaves_nothing_mounted() {
+    let mut bench = Bench::new(Fault::None).await;
+    bench.store.always(Answer::Stall);
+    let cancel = CancellationToken::new();
+    let (store, token) = (bench.store.clone(), cancel.clone());
+    let cancelled = tokio::spawn(async move {
+        agent_fakes::until(|| !store.asked().is_empty()).await;
+        token.cancel();
+        Instant::now()
+    });
+    let error = bench.fill_until(cancel).await.unwrap_err();
+    assert!(error.is_cancelled(), "{error}");
+    assert!(cancelled.await.unwrap().elapsed() < Duration::from_secs(1));
+    bench.assert_clean();
+    assert_eq!(bench.driver.calls(), GOOD);
+
+    let before = CancellationToken::new();
+    before.cancel();
+    assert!(bench.fill_until(before).await.unwrap_err().is_cancelled());
+    assert_eq!(bench.driver.calls(), GOOD, "nothing was begun");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drivers_are_found_by_their_registration() {
+    let driver = Driver::start(Fault::None, MIB);
+    let registry = driver.registry();
+    drop(std::os::unix::net::UnixListener::bind(registry.join("stale-reg.sock")).unwrap());
+    std::fs::write(registry.join("file"), "").unwrap();
+    let given = [("given.example.com".to_owned(), "/absent.sock".into())].into();
+    let drivers = Drivers::new(given, registry.clone(), Duration::from_secs(1));
+    assert_eq!(drivers.names().await, [driver::NAME, "given.example.com"]);
+    drivers.channel(driver::NAME).await.unwrap();
+    let absent = drivers
+        .channel("absent.example.com")
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(absent.contains(registry.to_str().unwrap()), "{absent}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_room_of_drivers_that_make_volumes_is_told() {
+    for (fault, expected) in [
+        (
+            Fault::None,
+            r#"{"driver.example.com":{"availableBytes":12345,"maximumVolumeBytes":99}}"#,
+        ),
+        (Fault::NodeOnly, "{}"),
+    ] {
+        let bench = Bench::new(fault).await;
+        let (sender, mut told) = watch::channel(populator::lease::Drivers::new());
+        let stop = CancellationToken::new();
+        let watching = tokio::spawn(populator::agent::capacity::watch(
+            Arc::new(bench.node),
+            sender,
+            stop.clone(),
+        ));
+        let _ = tokio::time::timeout(Duration::from_secs(1), told.changed()).await;
+        assert_eq!(serde_json::to_string(&*told.borrow()).unwrap(), expected);
+        stop.cancel();
+        watching.await.unwrap();
+    }
+}
