@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
     ),
     printcolumn(
         name = "Restore-Point",
-        type_ = "date",
+        type_ = "string",
         json_path = ".spec.restorePoint",
         description = "Nothing newer than this is restored where the store keeps versions"
     ),
