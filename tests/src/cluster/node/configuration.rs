@@ -100,7 +100,6 @@ pub(super) fn write_kubelet(
         "enforceNodeAllocatable": [],
         "failCgroupV1": false,
         "failSwapOn": false,
-        "localStorageCapacityIsolation": false,
         "makeIPTablesUtilChains": false,
         "oomScoreAdj": 0,
         "resolvConf": "",
