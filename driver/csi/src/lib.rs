@@ -3,8 +3,10 @@
 //! - [`v1`]: the messages, clients and servers of CSI, generated from `proto/csi.proto`.
 //! - [`registration`]: those by which kubelet takes note of a plugin.
 //! - [`endpoint`]: where a plugin listens, as users write it.
+//! - [`authority`]: connections from clients that name a path as `:authority`, as kubelet does.
 //! - [`socket`]: Unix sockets, to serve on and to call.
 
+pub mod authority;
 pub mod endpoint;
 pub mod socket;
 

@@ -9,7 +9,10 @@ use std::time::Duration;
 use rustix::fs::Mode;
 use tokio::net::UnixSocket;
 use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::authority::Connection;
 
 /// Callers that may wait to be accepted: more than kubelet and all sidecars together have open.
 const BACKLOG: u32 = 128;
@@ -54,7 +57,9 @@ pub enum ConnectError {
 ///
 /// # Panics
 /// Outside a tokio runtime.
-pub fn listen(path: &Path) -> Result<UnixListenerStream, ListenError> {
+pub fn listen(
+    path: &Path,
+) -> Result<impl Stream<Item = io::Result<Connection>> + Send + Unpin + use<>, ListenError> {
     match path.symlink_metadata() {
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(ListenError::Occupied(path.to_owned()));
@@ -66,10 +71,11 @@ pub fn listen(path: &Path) -> Result<UnixListenerStream, ListenError> {
         // Absent, or out of reach: then bind says so.
         Err(_) => {}
     }
-    bind(path).map_err(|source| ListenError::Bind {
+    let listener = bind(path).map_err(|source| ListenError::Bind {
         path: path.to_owned(),
         source,
-    })
+    })?;
+    Ok(listener.map(|accepted| accepted.map(Connection::new)))
 }
 
 fn bind(path: &Path) -> io::Result<UnixListenerStream> {

@@ -111,13 +111,13 @@ async fn a_stale_socket_gives_way_and_nothing_else_does() -> Result<()> {
     let link = folder.path().join("link");
     std::os::unix::fs::symlink(&path, &link)?;
     for occupied in [&file, &link] {
-        let error = listen(occupied).unwrap_err();
+        let error = listen(occupied).err().unwrap();
         assert!(matches!(error, ListenError::Occupied(_)), "{error}");
     }
     assert_eq!(fs::read_to_string(&file)?, "precious");
 
     let absent = folder.path().join("absent/csi.sock");
-    let error = listen(&absent).unwrap_err();
+    let error = listen(&absent).err().unwrap();
     assert!(matches!(error, ListenError::Bind { .. }), "{error}");
     assert!(
         error.to_string().contains(absent.to_str().unwrap()),

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-/// What external-provisioner adds with `--extra-create-metadata`. Taken, and of no effect.
-const METADATA: [&str; 3] = [
+/// What external-provisioner adds with `--extra-create-metadata`, and the file system, which it
+/// takes out of CreateVolume's parameters but leaves in GetCapacity's (there it stands in the
+/// capability). Taken, and of no effect.
+const METADATA: [&str; 4] = [
+    "csi.storage.k8s.io/fstype",
     "csi.storage.k8s.io/pvc/name",
     "csi.storage.k8s.io/pvc/namespace",
     "csi.storage.k8s.io/pv/name",
@@ -12,8 +15,7 @@ const METADATA: [&str; 3] = [
 /// A parameter that means nothing here. Passing over it would hide a typing mistake.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the StorageClass parameter {key:?} is unknown; this driver has none of its own (the file \
-     system is chosen by csi.storage.k8s.io/fstype, which the provisioner handles) and takes {}",
+    "the StorageClass parameter {key:?} is unknown; this driver has none of its own and takes {}",
     METADATA.join(", ")
 )]
 pub struct UnknownParameter {
