@@ -1,3 +1,4 @@
+//! Starts real Kubernetes, S3 and CSI components, and proves the product on them.
 //!
 //! | module | what lives there |
 //! |---|---|
@@ -8,17 +9,24 @@
 //! | [`suite`] | test programs that share what is expensive to start |
 //! | [`tools`] | where the pinned programs are |
 //! | [`wait`] | waiting for something to become true |
+//! | [`product`], [`tenant`], [`shared`] | `deploy/` installed, and what suites do with it |
+//! | [`sample`], [`odd_tree`], [`tree`] | files to archive, and whether they came back |
 //! | [`addresses`], [`pki`], [`process`], [`command`] | what those stand on |
 
 pub mod addresses;
 pub mod cluster;
 pub mod command;
 pub mod image;
+pub mod odd_tree;
 pub mod pki;
 pub mod process;
+pub mod product;
 pub mod s3;
+pub mod sample;
+pub mod shared;
 pub mod state;
 pub mod suite;
+pub mod tenant;
 pub mod tools;
 pub mod tree;
 pub mod wait;

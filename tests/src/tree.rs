@@ -58,15 +58,20 @@ pub fn read(root: &Path) -> io::Result<Tree> {
             names.retain(|name| name != Path::new("lost+found"));
             pending.extend(names);
         }
-        tree.insert(path.clone(), node(&full, &path, &metadata, &mut first_names)?);
+        tree.insert(
+            path.clone(),
+            node(&full, &path, &metadata, &mut first_names)?,
+        );
     }
     // The walk's order is arbitrary, so "first name" is settled here.
-    let firsts = tree.iter().fold(BTreeMap::new(), |mut firsts, (path, node)| {
-        if let Kind::File(_, _, link) = &node.kind {
-            firsts.entry(link.clone()).or_insert_with(|| path.clone());
-        }
-        firsts
-    });
+    let firsts = tree
+        .iter()
+        .fold(BTreeMap::new(), |mut firsts, (path, node)| {
+            if let Kind::File(_, _, link) = &node.kind {
+                firsts.entry(link.clone()).or_insert_with(|| path.clone());
+            }
+            firsts
+        });
     for node in tree.values_mut() {
         if let Kind::File(_, _, link) = &mut node.kind {
             *link = firsts[link].clone();
@@ -99,7 +104,11 @@ fn node(
     } else {
         Kind::Device(metadata.rdev())
     };
-    let mode = if kind_is_link(&kind) { 0 } else { metadata.mode() & 0o7777 };
+    let mode = if kind_is_link(&kind) {
+        0
+    } else {
+        metadata.mode() & 0o7777
+    };
     Ok(Node {
         kind,
         owner: (metadata.uid(), metadata.gid()),
@@ -160,7 +169,10 @@ pub fn differences(meant: &Tree, found: &Tree) -> Vec<String> {
         match found.get(path) {
             None => lines.push(format!("{}: missing", path.display())),
             Some(other) if other != node => {
-                lines.push(format!("{}: meant {node:?}, found {other:?}", path.display()));
+                lines.push(format!(
+                    "{}: meant {node:?}, found {other:?}",
+                    path.display()
+                ));
             }
             Some(_) => {}
         }
@@ -189,8 +201,14 @@ mod tests {
     }
 
     fn age(path: &Path, nanoseconds: i64) {
-        let time = rustix::fs::Timespec { tv_sec: 1_000_000, tv_nsec: nanoseconds };
-        let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+        let time = rustix::fs::Timespec {
+            tv_sec: 1_000_000,
+            tv_nsec: nanoseconds,
+        };
+        let times = rustix::fs::Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
         let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
         rustix::fs::utimensat(rustix::fs::CWD, path, &times, flags).unwrap();
     }
@@ -255,7 +273,13 @@ mod tests {
             age(&root.join("twin"), 7);
         });
         assert_eq!(copied.len(), 1, "{copied:?}");
-        assert_eq!(after(|root| fs::remove_file(root.join("other")).unwrap()).len(), 1);
-        assert_eq!(after(|root| fs::write(root.join("new"), b"").unwrap()).len(), 1);
+        assert_eq!(
+            after(|root| fs::remove_file(root.join("other")).unwrap()).len(),
+            1
+        );
+        assert_eq!(
+            after(|root| fs::write(root.join("new"), b"").unwrap()).len(),
+            1
+        );
     }
 }

@@ -1,0 +1,34 @@
+//! `make bench`: measures on a real cluster, prints tables for people, and writes the same figures
+//! as JSON under `target/bench/`.
+#![allow(clippy::print_stdout, reason = "printing tables is what it is for")]
+
+mod latency;
+mod memory;
+mod table;
+
+use anyhow::Result;
+use tests::{product::Form, shared::World};
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .ok();
+    let world = World::start("bench", Form::Plain).await?;
+    let measured = measure(&world).await;
+    if measured.is_err() {
+        println!("{}", world.cluster.describe_failure().await);
+    }
+    world.server.stop().await?;
+    world.cluster.stop().await?;
+    table::write("end-to-end", &measured?)
+}
+
+async fn measure(world: &World) -> Result<Vec<table::Row>> {
+    let mut rows = latency::measure(world).await?;
+    table::print("From PVC created to PVC bound", latency::NOTE, &rows);
+    let memory = memory::measure(world).await?;
+    table::print("1 GiB of real files from a tar.zst", memory::NOTE, &memory);
+    rows.extend(memory);
+    Ok(rows)
+}

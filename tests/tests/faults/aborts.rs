@@ -1,0 +1,124 @@
+//! The controller and the agent, aborted before and after each step's effect.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use tests::{
+    s3::fault::{Fault, FaultProxy},
+    shared::{SharedSuite, World},
+    tenant::{Claim, Tenant, Wish},
+};
+
+use crate::original::Original;
+
+/// Each abort costs a restart of its container.
+const WAIT: Duration = Duration::from_secs(240);
+
+pub fn add(suite: &mut SharedSuite) {
+    suite.test("every_step_is_aborted_before_and_after_its_effect", aborted);
+}
+
+/// All fail points are armed at once, each for its first passage; so every step of what follows is
+/// cut off wherever it is first reached. A point that nothing reached fails the test.
+async fn aborted(world: &World) -> Result<()> {
+    let faults = world.server.fault_proxy().await?;
+    let (tenant, original) = Original::with_tenant(world, &faults, "aborted").await?;
+    for name in populator::failpoint::ALL {
+        for folder in fail_points(world) {
+            fs::write(folder.join(format!("{name}.abort")), "")?;
+        }
+    }
+    whole(&tenant, &original).await.context("a restore")?;
+    again_after_an_outage(&tenant, &faults)
+        .await
+        .context("a restore while the store fails")?;
+    refused(world, &tenant).await.context("a refused archive")?;
+    deleted(&tenant, &faults)
+        .await
+        .context("a PVC deleted midway")?;
+
+    let hit = |name: &&&str| {
+        let folders = fail_points(world);
+        folders
+            .iter()
+            .any(|folder| folder.join(format!("{name}.hit")).exists())
+    };
+    let missed: Vec<_> = populator::failpoint::ALL
+        .iter()
+        .filter(|name| !hit(name))
+        .collect();
+    for folder in fail_points(world) {
+        for entry in fs::read_dir(folder)? {
+            fs::remove_file(entry?.path())?;
+        }
+    }
+    ensure!(missed.is_empty(), "never reached: {missed:?}");
+    Ok(())
+}
+
+async fn whole(tenant: &Tenant<'_>, original: &Original) -> Result<()> {
+    let wish = Wish {
+        class: "fast-csi-storage",
+        ..Wish::BACKUP
+    };
+    let claim = tenant.claim("whole", &wish).await?;
+    tenant.pod("reader", "whole", "sleep 1000000").await?;
+    tenant.completed("whole", WAIT).await?;
+    let mounted = tenant.mounted("reader", "whole", WAIT).await?;
+    original.equals(&mounted)?;
+    tenant.delete_pod("reader").await?;
+    gone(tenant, &claim).await
+}
+
+async fn again_after_an_outage(tenant: &Tenant<'_>, faults: &FaultProxy) -> Result<()> {
+    faults.set(Fault::Throttle(512 << 10)).await?;
+    let claim = tenant.claim("outage", &Wish::BACKUP).await?;
+    tenant.restoring("outage", WAIT).await?;
+    faults.set(Fault::Refuse).await?;
+    tenant.warned(&claim, "StoreUnavailable", WAIT).await?;
+    faults.set(Fault::None).await?;
+    tenant.completed("outage", WAIT).await?;
+    gone(tenant, &claim).await
+}
+
+async fn refused(world: &World, tenant: &Tenant<'_>) -> Result<()> {
+    let letter = tempfile::NamedTempFile::new()?;
+    fs::write(letter.path(), b"a letter, not an archive\n".repeat(100))?;
+    world
+        .server
+        .put_file(&tenant.name, "letter", letter.path())
+        .await?;
+    tenant.backup("letter", "letter").await?;
+    let claim = tenant
+        .claim(
+            "refused",
+            &Wish {
+                backup: Some("letter"),
+                ..Wish::BACKUP
+            },
+        )
+        .await?;
+    tenant.warned(&claim, "NotAnArchive", WAIT).await?;
+    tenant.nothing_left(&claim, WAIT).await?;
+    gone(tenant, &claim).await
+}
+
+async fn deleted(tenant: &Tenant<'_>, faults: &FaultProxy) -> Result<()> {
+    faults.set(Fault::Throttle(512 << 10)).await?;
+    let claim = tenant.claim("deleted", &Wish::BACKUP).await?;
+    tenant.restoring("deleted", WAIT).await?;
+    gone(tenant, &claim).await?;
+    faults.set(Fault::None).await?;
+    Ok(())
+}
+
+async fn gone(tenant: &Tenant<'_>, claim: &Claim) -> Result<()> {
+    tenant.delete_claim(&claim.name).await?;
+    tenant.forgotten(claim, WAIT).await
+}
+
+/// The folders through which fail points are armed, one on each node.
+fn fail_points(world: &World) -> Vec<PathBuf> {
+    let folder = |node: &tests::cluster::Node| node.root().join("var/lib/fail-points");
+    world.cluster.nodes().iter().map(folder).collect()
+}

@@ -1,0 +1,18 @@
+//! What is cut off midway: every step aborted before and after its effect, objects deleted, all
+//! containers killed. Everything ends with the PVC bound to complete data, or with nothing left.
+
+mod aborts;
+mod midway;
+mod original;
+
+use std::process::ExitCode;
+
+use tests::{product::Form, shared::SharedSuite};
+
+fn main() -> anyhow::Result<ExitCode> {
+    // One after another: fail points and kills spare nobody.
+    let mut suite = SharedSuite::start("faults", Form::FailPoints)?;
+    aborts::add(&mut suite);
+    midway::add(&mut suite);
+    Ok(suite.run())
+}

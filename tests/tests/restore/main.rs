@@ -1,0 +1,18 @@
+//! The main job on a real two-node cluster with `deploy/` installed: PVCs come back whole, or stay
+//! Pending with the reason and leave nothing behind.
+
+mod memory;
+mod refusals;
+mod whole;
+
+use std::process::ExitCode;
+
+use tests::{product::Form, shared::SharedSuite};
+
+fn main() -> anyhow::Result<ExitCode> {
+    let mut suite = SharedSuite::start("restore", Form::Plain)?.at_once(6);
+    whole::add(&mut suite);
+    refusals::add(&mut suite);
+    memory::add(&mut suite);
+    Ok(suite.run())
+}
