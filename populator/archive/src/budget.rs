@@ -29,12 +29,15 @@ pub(crate) struct Share {
 }
 
 impl Budget {
-    /// What a process uses unless told otherwise, in bytes.
+    /// What a process uses unless told otherwise, in bytes: enough for four restores at a time.
     pub const DEFAULT: u64 = 64 << 20;
 
-    /// A budget of so many bytes for buffers (at least 2 MiB are always granted).
+    /// What one restore takes when it fetches in the smallest ranges, and some more.
+    pub(crate) const MIN: u64 = 8 << 20;
+
+    /// A budget of so many bytes for buffers (at least 8 MiB are always granted).
     pub fn new(bytes: u64) -> Arc<Self> {
-        let bytes = bytes.max(2 << 20);
+        let bytes = bytes.max(Self::MIN);
         Arc::new(Self {
             bytes,
             buffers: pool(bytes),

@@ -17,13 +17,17 @@ mod gzip;
 mod zstd_frames;
 
 /// Bytes in a decoded chunk.
-const CHUNK: usize = 512 << 10;
+const CHUNK: usize = 256 << 10;
 
 /// Chunks that exist: one being filled, one being read, the others waiting.
 const CHUNKS: usize = 6;
 
-/// Bytes of memory the stage takes, windows apart.
-pub(crate) const MEMORY: u64 = (CHUNK * CHUNKS) as u64;
+/// Windows up to this size (every level of zstd up to 16) are part of what a restore takes at its
+/// start, so that it never waits for one that a restore with a larger window holds for hours.
+const WINDOW_INCLUDED: u64 = 4 << 20;
+
+/// Bytes of memory the stage takes, larger windows apart.
+pub(crate) const MEMORY: u64 = (CHUNK * CHUNKS) as u64 + WINDOW_INCLUDED;
 
 /// One compression format.
 trait Decoder: Send {
@@ -87,6 +91,15 @@ pub(crate) fn start(format: Format, input: Fetched, means: Means) -> Result<Deco
         Format::TarGzip => Box::new(gzip::Gzip::new()),
         Format::TarZstd => Box::new(zstd_frames::Zstd::new(means)),
     };
+    spawn(decoder, input, cancel).map(Decoded::Thread)
+}
+
+/// Starts the decoding thread.
+fn spawn(
+    decoder: Box<dyn Decoder>,
+    input: Fetched,
+    cancel: CancellationToken,
+) -> Result<Pipe, RestoreError> {
     // Room for every chunk in both directions, so that returning an empty one never blocks.
     let (sender, chunks) = sync_channel(CHUNKS - 2);
     let (empties, returned) = sync_channel(CHUNKS);
@@ -101,7 +114,7 @@ pub(crate) fn start(format: Format, input: Fetched, means: Means) -> Result<Deco
         .map_err(|error| RestoreError::NodeError {
             what: format!("starting a thread: {error}"),
         })?;
-    Ok(Decoded::Thread(Pipe {
+    Ok(Pipe {
         chunks: Some(chunks),
         empties: Some(empties),
         current: Vec::new(),
@@ -110,7 +123,7 @@ pub(crate) fn start(format: Format, input: Fetched, means: Means) -> Result<Deco
         ended: false,
         cancel,
         thread: Some(thread),
-    }))
+    })
 }
 
 /// The thread: decodes until the end, an error, or until nobody wants more.
@@ -163,15 +176,24 @@ fn fill(
     Ok(filled)
 }
 
+fn lost_thread() -> RestoreError {
+    RestoreError::NodeError {
+        what: "the decoding thread died".into(),
+    }
+}
+
 impl Decoded {
     /// What is known about a stream that has been read to its end.
-    pub(crate) fn finish(self) -> Finished {
-        let (verified, digest) = match self {
-            Self::Plain(fetched) => (Verified::None, fetched.digest()),
-            Self::Thread(mut pipe) => pipe.join().unwrap_or((Verified::None, None)),
+    pub(crate) fn finish(self) -> Result<Finished, RestoreError> {
+        let ended = match self {
+            Self::Plain(fetched) => Some((Verified::None, fetched.digest())),
+            Self::Thread(mut pipe) => pipe.join(),
         };
-        let digest = digest.expect("the end of the stream is the end of the object");
-        Finished { verified, digest }
+        // Decoders end where the object ends, so only a thread that died has no sum.
+        let Some((verified, Some(digest))) = ended else {
+            return Err(lost_thread());
+        };
+        Ok(Finished { verified, digest })
     }
 }
 
@@ -222,15 +244,12 @@ impl Stream for Pipe {
         if self.used == self.current.len() && !self.ended {
             let empty = std::mem::take(&mut self.current);
             self.used = 0;
-            let lost = || RestoreError::NodeError {
-                what: "the decoding thread died".into(),
-            };
             let (Some(chunks), Some(empties)) = (&self.chunks, &self.empties) else {
-                return Err(lost());
+                return Err(lost_thread());
             };
             // A thread that has ended wants no more chunks.
             let _ = empties.send(empty);
-            self.current = chunks.recv().map_err(|_| lost())??;
+            self.current = chunks.recv().map_err(|_| lost_thread())??;
             self.ended = self.current.is_empty();
         }
         Ok(&self.current[self.used..])
@@ -243,5 +262,66 @@ impl Stream for Pipe {
 
     fn position(&self) -> u64 {
         self.position
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use bytes::Bytes;
+    use futures::FutureExt as _;
+    use futures::future::BoxFuture;
+
+    use super::*;
+    use crate::fetch::{self, Fetching};
+    use crate::source::{Source, SourceError};
+
+    struct Zeros;
+
+    impl Source for Zeros {
+        fn length(&self) -> u64 {
+            1 << 20
+        }
+
+        fn read_at(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, SourceError>> {
+            let length = usize::try_from(range.end - range.start).unwrap();
+            async move { Ok(vec![0; length].into()) }.boxed()
+        }
+    }
+
+    /// Gives some bytes and then meets a bug of its own.
+    struct Buggy(usize);
+
+    impl Decoder for Buggy {
+        fn decode(&mut self, _: &mut dyn Stream, out: &mut [u8]) -> Result<usize, RestoreError> {
+            self.0 = self.0.checked_sub(1).expect("the bug");
+            Ok(out.len())
+        }
+
+        fn is_checked(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_thread_that_dies_is_an_error_and_no_end() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        for good in [0, 1, 20] {
+            let (progress, cancel) = (Arc::default(), CancellationToken::new());
+            let fetched = fetch::start(
+                Arc::new(Zeros),
+                Fetching::default(),
+                progress,
+                cancel.clone(),
+                runtime.handle(),
+            );
+            let mut pipe = spawn(Box::new(Buggy(good)), fetched, cancel).unwrap();
+            let wanted = (good * CHUNK) as u64;
+            assert!(pipe.skip(wanted).unwrap());
+            assert_eq!(pipe.skip(1).unwrap_err().reason(), "NodeError");
+            let ended = Decoded::Thread(pipe).finish();
+            assert_eq!(ended.unwrap_err().reason(), "NodeError");
+        }
     }
 }

@@ -190,6 +190,16 @@ impl RestoreError {
                 entry,
                 "its path leads through something that is not a directory",
             ),
+            Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL | Errno::ILSEQ => {
+                let why = format!(
+                    "{doing} it is not possible on the volume's file system ({errno}); use another \
+                     one, or leave it out of the archive"
+                );
+                Self::refused(entry, why)
+            }
+            Errno::MFILE | Errno::NFILE | Errno::NOMEM => Self::NodeError {
+                what: format!("{what}: {errno}"),
+            },
             _ => Self::VolumeError {
                 what,
                 source: errno,
@@ -268,6 +278,16 @@ mod tests {
                 "DoesNotFit"
             );
         }
+        let strange = RestoreError::volume("creating", b"f", Errno::PERM);
+        assert_eq!(
+            (strange.reason(), strange.retry()),
+            ("EntryRefused", Retry::Permanent)
+        );
+        let short = RestoreError::volume("creating", b"f", Errno::MFILE);
+        assert_eq!(
+            (short.reason(), short.retry()),
+            ("NodeError", Retry::Transient)
+        );
         let broken = RestoreError::volume("writing", b"f", Errno::IO);
         assert_eq!(
             (broken.reason(), broken.retry()),

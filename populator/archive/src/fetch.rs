@@ -35,11 +35,11 @@ pub struct Fetching {
 }
 
 impl Default for Fetching {
-    /// 4 ranges of 2 MiB, and about a quarter of a minute of patience with each.
+    /// 6 ranges of 1 MiB, and about a quarter of a minute of patience with each.
     fn default() -> Self {
         Self {
-            parallel: 4,
-            range: 2 << 20,
+            parallel: 6,
+            range: 1 << 20,
             attempts: 8,
             pause: Duration::from_millis(200),
         }
@@ -213,8 +213,12 @@ impl Stream for Fetched {
                 Some(Piece::Data(bytes)) => self.current = bytes,
                 Some(Piece::End(digest)) => self.digest = Some(digest),
                 Some(Piece::Failed(error)) => return Err(error),
-                // The runtime was shut down under us.
-                None => return Err(RestoreError::Cancelled),
+                // It panicked, or the runtime was shut down under us; nobody gave the restore up.
+                None => {
+                    return Err(RestoreError::NodeError {
+                        what: "the fetching task died".into(),
+                    });
+                }
             }
         }
         Ok(&self.current)
@@ -246,10 +250,10 @@ mod tests {
     #[test]
     fn a_small_budget_means_fewer_and_then_smaller_ranges() {
         let all = Fetching::default().within(64 << 20);
-        assert_eq!((all.parallel, all.range), (4, 2 << 20));
-        let fewer = Fetching::default().within(10 << 20);
-        assert_eq!((fewer.parallel, fewer.range), (2, 2 << 20));
-        let smaller = Fetching::default().within(2 << 20);
-        assert_eq!((smaller.parallel, smaller.range), (1, 512 << 10));
+        assert_eq!((all.parallel, all.range), (6, 1 << 20));
+        let fewer = Fetching::default().within(5 << 20);
+        assert_eq!((fewer.parallel, fewer.range), (2, 1 << 20));
+        let smaller = Fetching::default().within(1 << 20);
+        assert_eq!((smaller.parallel, smaller.range), (1, 256 << 10));
     }
 }

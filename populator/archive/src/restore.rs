@@ -27,6 +27,9 @@ mod path;
 mod root;
 mod writer;
 
+/// Bytes of memory that a restore takes, those for fetching apart.
+const FIXED: u64 = decode::MEMORY + content::MEMORY;
+
 /// Restores the archive `source` into `directory`, which is empty but for `lost+found`.
 ///
 /// Blocks until everything is in place and durable (`syncfs`), or until the first failure; what is in
@@ -53,12 +56,11 @@ pub fn restore(
     let root = Root::new(directory)?;
 
     // The whole share at once, before anything else is held.
-    let fixed = decode::MEMORY + content::MEMORY;
     let fetching = options
         .fetching
         .clone()
-        .within(options.budget.bytes().saturating_sub(fixed));
-    let share = options.budget.buffers(fixed + fetching.memory());
+        .within(options.budget.bytes().saturating_sub(FIXED));
+    let share = options.budget.buffers(FIXED + fetching.memory());
     let share = runtime.block_on(cancel.run_until_cancelled(share));
     let _share = share.ok_or(RestoreError::Cancelled)?;
 
@@ -91,7 +93,7 @@ pub fn restore(
             found: "it is an archive without entries",
         });
     }
-    let finished = reader.into_stream().finish();
+    let finished = reader.into_stream().finish()?;
     let (counts, lost) = writer.finish()?;
 
     let seen = progress.snapshot();
@@ -108,4 +110,19 @@ pub fn restore(
         lost,
         elapsed: begun.elapsed(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+    use crate::fetch::Fetching;
+
+    #[test]
+    fn the_budget_has_room_for_what_it_promises() {
+        let usual = FIXED + Fetching::default().within(Budget::DEFAULT - FIXED).memory();
+        assert!(4 * usual <= Budget::DEFAULT, "{usual}");
+        let least = FIXED + Fetching::default().within(Budget::MIN - FIXED).memory();
+        assert!(least <= Budget::MIN, "{least}");
+    }
 }

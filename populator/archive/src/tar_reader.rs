@@ -3,7 +3,7 @@
 //! The layout of headers comes from the `tar` crate. Its entry iterator is not used: it does not know
 //! PAX sparse files and takes a missing end of archive for an end.
 
-use crate::entry::{Device, Entry, Extent, Kind, Layout, Metadata, Time};
+use crate::entry::{Device, Entry, Kind, Metadata, Time};
 use crate::error::{RestoreError, printable};
 use crate::stream::Stream;
 use header::{BLOCK, Block, Type};
@@ -15,7 +15,7 @@ mod sparse;
 
 /// The most bytes of extended headers (PAX records, long names) that one entry, and all global
 /// headers together, may have: they are held in memory.
-const EXTENDED_MAX: u64 = 4 << 20;
+const EXTENDED_MAX: u64 = 1 << 20;
 
 /// Reads the entries of a tar archive in their order.
 pub(crate) struct TarReader<S> {
@@ -203,9 +203,11 @@ impl<S: Stream> TarReader<S> {
     /// The data of an extended header; `total` is what they and the ones before them come to.
     fn extended_data(&mut self, block: &Block, total: u64) -> Result<Vec<u8>, RestoreError> {
         if total > EXTENDED_MAX {
-            return Err(RestoreError::corrupt(format!(
-                "it has extended headers of {total} bytes, and {EXTENDED_MAX} are read"
-            )));
+            let why = format!(
+                "its extended headers have {total} bytes, and {EXTENDED_MAX} are read; leave out what \
+                 makes them so long"
+            );
+            return Err(RestoreError::refused(&block.name(), why));
         }
         self.current = block.name();
         self.begin_data(block, block.size()?)?;
@@ -232,7 +234,7 @@ impl<S: Stream> TarReader<S> {
     /// The entry that `block` is the header of.
     fn entry(&mut self, block: &Block, extended: Extended) -> Result<Entry, RestoreError> {
         let Extended {
-            pax,
+            mut pax,
             long_name,
             long_link,
             ..
@@ -249,10 +251,10 @@ impl<S: Stream> TarReader<S> {
             .clone()
             .or(long_link)
             .unwrap_or_else(|| block.link());
-        let stored = match block.kind() {
-            // A link has no data, whatever size its header repeats.
-            Type::HardLink => 0,
-            _ => pax.size.map_or_else(|| block.size(), Ok)?,
+        let stored = if block.kind().is_header_only() {
+            0
+        } else {
+            pax.size.map_or_else(|| block.size(), Ok)?
         };
         self.begin_data(block, stored)?;
         let kind = match block.kind() {
@@ -267,7 +269,7 @@ impl<S: Stream> TarReader<S> {
             }
             Type::Regular => Kind::File(self.layout(&pax, stored)?),
             Type::GnuSparse => Kind::File(self.gnu_sparse(block, &pax)?),
-            Type::Directory => Kind::Directory,
+            Type::Directory | Type::GnuDumpDirectory => Kind::Directory,
             Type::Symlink => Kind::Symlink(target),
             Type::HardLink => Kind::HardLink(target),
             Type::Fifo => Kind::Fifo,
@@ -289,90 +291,16 @@ impl<S: Stream> TarReader<S> {
                 return Err(RestoreError::refused(&path, why));
             }
         };
-        let metadata = metadata(block, &pax)
+        let lost = std::mem::take(&mut pax.lost);
+        let metadata = metadata(block, pax)
             .map_err(|why| RestoreError::corrupt(format!("{}: {why}", printable(&path))))?;
         Ok(Entry {
             path,
             kind,
             metadata,
-            lost: pax.lost,
+            lost,
         })
     }
-
-    /// How a regular file lies in the archive, by its PAX keys.
-    fn layout(&mut self, pax: &Pax, stored: u64) -> Result<Layout, RestoreError> {
-        if !pax.sparse.is_sparse() {
-            return Ok(Layout::Dense(stored));
-        }
-        let path = self.current.clone();
-        let wrong = |why: &str| sparse_error(&path, why);
-        let Some(size) = pax.sparse.size else {
-            return Err(wrong("its real size is missing"));
-        };
-        let extents = match (pax.sparse.major, pax.sparse.minor) {
-            (None | Some(0), _) => sparse::extents_of_pairs(&pax.sparse.map).map_err(wrong)?,
-            (Some(1), None | Some(0)) => self.extents_in_data().map_err(|error| match error {
-                MapError::Stream(error) => error,
-                MapError::Wrong(why) => wrong(why),
-            })?,
-            (Some(major), minor) => {
-                let version = format!("{major}.{}", minor.unwrap_or(0));
-                let why = format!("sparse files of version {version} are not known");
-                return Err(RestoreError::refused(&self.current, why));
-            }
-        };
-        let extents = sparse::checked(extents, size, self.remaining).map_err(wrong)?;
-        Ok(Layout::Sparse { size, extents })
-    }
-
-    /// The map at the start of the data (PAX sparse 1.0): numbers in lines, padded to a block.
-    fn extents_in_data(&mut self) -> Result<Vec<Extent>, MapError> {
-        let mut parser = sparse::MapParser::default();
-        while !parser.is_complete() {
-            if self.remaining < BLOCK as u64 {
-                return Err(MapError::Wrong("its map is not complete"));
-            }
-            let block = self.block().map_err(MapError::Stream)?;
-            self.remaining -= BLOCK as u64;
-            parser.block(block.bytes()).map_err(MapError::Wrong)?;
-        }
-        Ok(parser.extents())
-    }
-
-    /// The map in the header and in the blocks after it (old GNU sparse).
-    fn gnu_sparse(&mut self, block: &Block, pax: &Pax) -> Result<Layout, RestoreError> {
-        if pax.sparse.is_sparse() {
-            return Err(sparse_error(
-                &self.current,
-                "it is sparse in two ways at once",
-            ));
-        }
-        let path = self.current.clone();
-        let wrong = |why: &str| sparse_error(&path, why);
-        let Some((mut extents, size, mut more)) = block.sparse()? else {
-            let why = "its sparse format is not known; archive it with GNU tar";
-            return Err(RestoreError::refused(&path, why));
-        };
-        while more {
-            if extents.len() > sparse::EXTENTS_MAX {
-                return Err(wrong("its map is too long"));
-            }
-            let block = self.block()?;
-            more = block.sparse_continued(&mut extents)?;
-        }
-        let extents = sparse::checked(extents, size, self.remaining).map_err(wrong)?;
-        Ok(Layout::Sparse { size, extents })
-    }
-}
-
-enum MapError {
-    Stream(RestoreError),
-    Wrong(&'static str),
-}
-
-fn sparse_error(name: &[u8], why: &str) -> RestoreError {
-    let name = printable(name);
-    RestoreError::corrupt(format!("the sparse file {name}: {why}"))
 }
 
 fn device(block: &Block) -> Result<Device, RestoreError> {
@@ -380,7 +308,7 @@ fn device(block: &Block) -> Result<Device, RestoreError> {
     Ok(Device { major, minor })
 }
 
-fn metadata(block: &Block, pax: &Pax) -> Result<Metadata, String> {
+fn metadata(block: &Block, pax: Pax) -> Result<Metadata, String> {
     let id = |given: Option<u64>, header: Result<u64, String>, what: &str| {
         let id = given.map_or(header, Ok)?;
         // The highest number means "no change" to chown.
@@ -399,7 +327,7 @@ fn metadata(block: &Block, pax: &Pax) -> Result<Metadata, String> {
         gid: id(pax.gid, block.group(), "group")?,
         modified: pax.mtime.map_or_else(seconds, Ok)?,
         accessed: pax.atime,
-        xattrs: pax.xattrs.clone(),
+        xattrs: pax.xattrs,
     })
 }
 

@@ -3,7 +3,7 @@
 use tokio_util::sync::CancellationToken;
 use zstd::stream::raw::{DParameter, Decoder as Context, Operation as _};
 
-use super::{Decoder, Means};
+use super::{Decoder, Means, WINDOW_INCLUDED};
 use crate::budget::{Share, WINDOW_MAX};
 use crate::error::RestoreError;
 use crate::stream::Stream;
@@ -29,7 +29,8 @@ struct Frame {
     header: [u8; HEADER_MAX],
     /// The part of `header` that the context has not been given yet.
     pending: std::ops::Range<usize>,
-    _window: Share,
+    /// The memory of its window, unless that is included in what every restore has.
+    _window: Option<Share>,
 }
 
 /// What a frame header says.
@@ -100,7 +101,11 @@ impl Zstd {
             let found = "it is compressed with a zstd dictionary".to_owned();
             return Err(RestoreError::NotAnArchive { found });
         }
-        let window = wait(&self.means, declared.window)?;
+        let window = if declared.window > WINDOW_INCLUDED {
+            Some(wait(&self.means, declared.window)?)
+        } else {
+            None
+        };
         let context = Context::new().and_then(|mut context| {
             context.set_parameter(DParameter::WindowLogMax(WINDOW_MAX.ilog2()))?;
             Ok(context)

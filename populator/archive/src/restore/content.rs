@@ -10,7 +10,7 @@ use rustix::fs::{
     Advice, AtFlags, FallocateFlags, OFlags, StatxFlags, fadvise, fallocate, fcntl_setfl,
     fdatasync, ftruncate, statx,
 };
-use rustix::io::{Errno, pwrite};
+use rustix::io::{Errno, pwrite, retry_on_intr};
 use tokio_util::sync::CancellationToken;
 
 use crate::entry::Layout;
@@ -83,7 +83,7 @@ impl<'a> Content<'a> {
                 self.cached(file, 0, *size, &mut 0, reader)
             }
             Layout::Dense(size) => {
-                match fallocate(file, FallocateFlags::empty(), 0, *size) {
+                match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, *size)) {
                     Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
                     Err(errno) => return Err(errno.into()),
                 }
@@ -94,7 +94,7 @@ impl<'a> Content<'a> {
                 }
             }
             Layout::Sparse { size, extents } => {
-                ftruncate(file, *size)?;
+                retry_on_intr(|| ftruncate(file, *size))?;
                 let mut dirty = 0;
                 for extent in extents {
                     self.cached(file, extent.offset, extent.length, &mut dirty, reader)?;
@@ -124,7 +124,8 @@ impl<'a> Content<'a> {
             reader.consume(count);
             offset += count as u64;
             self.written(count)?;
-            *dirty += count as u64;
+            // A few bytes make a whole page dirty, and sparse files may have a few in each.
+            *dirty += count.max(ALIGNMENT) as u64;
             if *dirty >= DIRTY_MAX {
                 write_out(file)?;
                 *dirty = 0;
@@ -169,7 +170,7 @@ impl<'a> Content<'a> {
             }
         }
         if !size.is_multiple_of(ALIGNMENT as u64) {
-            ftruncate(file, size)?;
+            retry_on_intr(|| ftruncate(file, size))?;
         }
         Ok(())
     }
@@ -230,7 +231,7 @@ fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> Result<
 
 /// Writes the file's dirty pages out and lets them go.
 fn write_out(file: BorrowedFd<'_>) -> Result<(), Errno> {
-    fdatasync(file)?;
+    retry_on_intr(|| fdatasync(file))?;
     let to_the_end = None;
     fadvise(file, 0, to_the_end, Advice::DontNeed)
 }

@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
 
 use super::metadata;
 use super::root::Root;
@@ -57,7 +58,12 @@ impl Directories {
     }
 
     /// Applies everything that was kept.
-    pub(super) fn finish(self, root: &mut Root, lost: &mut Losses) -> Result<(), RestoreError> {
+    pub(super) fn finish(
+        self,
+        root: &mut Root,
+        lost: &mut Losses,
+        cancel: &CancellationToken,
+    ) -> Result<(), RestoreError> {
         let unreadable = |error: io::Error| RestoreError::VolumeError {
             what: "reading the list of directories".to_owned(),
             source: Errno::from_io_error(&error).unwrap_or(Errno::IO),
@@ -70,6 +76,9 @@ impl Directories {
             None => Box::new(io::Cursor::new(self.records)),
         };
         while let Some((path, metadata)) = decode(&mut records).map_err(unreadable)? {
+            if cancel.is_cancelled() {
+                return Err(RestoreError::Cancelled);
+            }
             let fd = match root.existing(&path) {
                 Ok(fd) => fd,
                 // A later entry put something else in its place.
@@ -117,21 +126,21 @@ fn encode(to: &mut Vec<u8>, path: &[u8], metadata: &Metadata) {
         to.extend_from_slice(&time.seconds.to_le_bytes());
         to.extend_from_slice(&time.nanoseconds.to_le_bytes());
     }
+    put_length(to, xattrs.len());
     for xattr in xattrs {
         put_bytes(to, &xattr.name);
         put_bytes(to, &xattr.value);
     }
-    put_bytes(to, END);
 }
 
-/// Ends a list of attributes: no attribute's name is a NUL.
-const END: &[u8] = b"\0";
-
 fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
-    // Extended headers are bounded far below 4 GiB.
-    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    to.extend_from_slice(&length.to_le_bytes());
+    put_length(to, bytes.len());
     to.extend_from_slice(bytes);
+}
+
+fn put_length(to: &mut Vec<u8>, length: usize) {
+    let length = u32::try_from(length).expect("extended headers are bounded far below 4 GiB");
+    to.extend_from_slice(&length.to_le_bytes());
 }
 
 /// The next record, or `None` after the last.
@@ -146,15 +155,9 @@ fn decode(from: &mut impl Read) -> io::Result<Option<(Vec<u8>, Metadata)>> {
     let has_access = number(from)? != 0;
     let (modified, accessed) = (time(from)?, time(from)?);
     let mut xattrs = Vec::new();
-    loop {
-        let name = bytes(from)?;
-        if name == END {
-            break;
-        }
-        xattrs.push(Xattr {
-            name,
-            value: bytes(from)?,
-        });
+    for _ in 0..number(from)? {
+        let (name, value) = (bytes(from)?, bytes(from)?);
+        xattrs.push(Xattr { name, value });
     }
     let accessed = has_access.then_some(accessed);
     Ok(Some((
@@ -190,8 +193,12 @@ fn time(from: &mut impl Read) -> io::Result<Time> {
 fn bytes(from: &mut impl Read) -> io::Result<Vec<u8>> {
     let length = number(from)?;
     let mut bytes = Vec::new();
-    from.take(length.into()).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    let read = from.take(length.into()).read_to_end(&mut bytes)?;
+    if read as u64 == u64::from(length) {
+        Ok(bytes)
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
 }
 
 #[cfg(test)]

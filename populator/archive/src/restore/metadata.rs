@@ -4,8 +4,8 @@
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat,
-    fchmod, fchown, fsetxattr, futimens, lsetxattr, utimensat,
+    AtFlags, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat,
+    fchmod, fchown, fsetxattr, fstat, fstatvfs, futimens, lsetxattr, statat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -25,10 +25,11 @@ pub(super) fn apply(
         Some(Gid::from_raw(metadata.gid)),
     )?;
     fchmod(fd, Mode::from_raw_mode(metadata.mode))?;
-    set_xattrs(metadata, path, lost, |xattr| {
+    set_xattrs(fd, metadata, path, lost, |xattr| {
         fsetxattr(fd, xattr.name.as_slice(), &xattr.value, XattrFlags::empty())
     })?;
-    futimens(fd, &times(metadata))
+    futimens(fd, &times(metadata))?;
+    check_time(metadata, path, lost, || fstat(fd))
 }
 
 /// Applies everything to what must not be opened: a link (which has no mode), a fifo, a device.
@@ -60,7 +61,7 @@ pub(super) fn apply_at(
     // There is no call that takes a directory and a name; this is how to spell one.
     let directory = format!("/proc/self/fd/{}/", parent.as_raw_fd());
     let spelled = [directory.as_bytes(), name].concat();
-    set_xattrs(metadata, path, lost, |xattr| {
+    set_xattrs(parent, metadata, path, lost, |xattr| {
         lsetxattr(
             spelled.as_slice(),
             xattr.name.as_slice(),
@@ -68,12 +69,14 @@ pub(super) fn apply_at(
             XattrFlags::empty(),
         )
     })?;
-    utimensat(parent, name, &times(metadata), itself)
+    utimensat(parent, name, &times(metadata), itself)?;
+    check_time(metadata, path, lost, || statat(parent, name, itself))
 }
 
 /// Sets the attributes, capabilities last. One that the file system does not take is a loss, not a
-/// failure.
+/// failure; a volume that is full is one. `on` is anything on the volume.
 fn set_xattrs(
+    on: BorrowedFd<'_>,
     metadata: &Metadata,
     path: &[u8],
     lost: &mut Losses,
@@ -85,7 +88,8 @@ fn set_xattrs(
         match set(xattr) {
             Ok(()) => {}
             Err(errno @ (Errno::IO | Errno::ROFS | Errno::DQUOT)) => return Err(errno),
-            // NOSPC too: ext4 says so of a value that does not fit into one block.
+            // ext4 says so too of a value that does not fit into one block, wherever there is room.
+            Err(Errno::NOSPC) if is_full(on)? => return Err(Errno::NOSPC),
             Err(_) => {
                 let namespace = xattr
                     .name
@@ -96,6 +100,27 @@ fn set_xattrs(
                 lost.add(&format!("xattr {}", namespace.escape_default()), path);
             }
         }
+    }
+    Ok(())
+}
+
+/// Whether the volume has no more than what ext4 always keeps back.
+fn is_full(on: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let found = fstatvfs(on)?;
+    Ok(found.f_bfree <= (found.f_blocks / 50).min(4096) + 16)
+}
+
+/// Counts a time that the file system cannot keep: it takes the nearest that it can, and says nothing.
+fn check_time(
+    metadata: &Metadata,
+    path: &[u8],
+    lost: &mut Losses,
+    look: impl Fn() -> Result<Stat, Errno>,
+) -> Result<(), Errno> {
+    let wanted = metadata.modified.seconds;
+    // All file systems have these; looking at every file would cost a call for each.
+    if !(0..=i64::from(i32::MAX)).contains(&wanted) && look()?.st_mtime != wanted {
+        lost.add("time beyond what the file system keeps", path);
     }
     Ok(())
 }

@@ -11,8 +11,9 @@ use rustix::io::Errno;
 
 use crate::error::{RestoreError, printable};
 
-/// Directories that are kept open.
-const OPEN_MAX: usize = 128;
+/// Directories that are kept open: several restores share the 1024 descriptors that a process often
+/// has.
+const OPEN_MAX: usize = 64;
 
 /// What mkfs leaves in an empty volume.
 const LOST_AND_FOUND: &[u8] = b"lost+found";
@@ -140,6 +141,9 @@ fn failed(what: &str, errno: Errno) -> RestoreError {
         Errno::NOSPC | Errno::DQUOT => RestoreError::DoesNotFit {
             what: what.to_owned(),
             source: errno,
+        },
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => RestoreError::NodeError {
+            what: format!("{what}: {errno}"),
         },
         _ => RestoreError::VolumeError {
             what: what.to_owned(),

@@ -23,6 +23,8 @@ pub(super) enum Type {
     CharacterDevice,
     BlockDevice,
     Directory,
+    /// With the list of its names as data, in incremental archives.
+    GnuDumpDirectory,
     Fifo,
     PaxLocal,
     PaxGlobal,
@@ -32,6 +34,23 @@ pub(super) enum Type {
     GnuMultiVolume,
     GnuVolumeLabel,
     Other(u8),
+}
+
+impl Type {
+    /// Whether no data follow, whatever size the header states: some programs repeat there the size
+    /// that a link's target has, or that a directory may take. Were blocks passed over for it, those
+    /// would be the next entries.
+    pub(super) fn is_header_only(self) -> bool {
+        matches!(
+            self,
+            Self::HardLink
+                | Self::Symlink
+                | Self::CharacterDevice
+                | Self::BlockDevice
+                | Self::Directory
+                | Self::Fifo
+        )
+    }
 }
 
 /// Whether the sum in the header is that of its bytes. Old programs summed signed bytes.
@@ -162,8 +181,8 @@ impl Block {
             b'2' => Type::Symlink,
             b'3' => Type::CharacterDevice,
             b'4' => Type::BlockDevice,
-            // 'D' is a directory with the list of its names as data, in incremental archives.
-            b'5' | b'D' => Type::Directory,
+            b'5' => Type::Directory,
+            b'D' => Type::GnuDumpDirectory,
             b'6' => Type::Fifo,
             b'x' | b'X' => Type::PaxLocal,
             b'g' => Type::PaxGlobal,
@@ -215,11 +234,13 @@ impl Block {
                 return self.named(Err("its header has no device number".to_owned()));
             }
         };
-        let part = |field: &[u8]| {
+        // What the kernel has: beyond these it would make another device, without a word.
+        let part = |field: &[u8], bits: u32| {
             let value = unsigned(field)?;
-            u32::try_from(value).map_err(|_| format!("its header holds the device number {value}"))
+            let fitting = u32::try_from(value).ok().filter(|part| part >> bits == 0);
+            fitting.ok_or_else(|| format!("its header holds the device number {value}"))
         };
-        Ok((self.named(part(major))?, self.named(part(minor))?))
+        Ok((self.named(part(major, 12))?, self.named(part(minor, 20))?))
     }
 
     /// The map of an old GNU sparse file: extents, real size, and whether more blocks follow.

@@ -1,7 +1,14 @@
 //! PAX records: what they say, and which of it is not restored.
 
+use super::sparse::EXTENTS_MAX;
 use crate::entry::{Time, Xattr};
 use crate::error::{RestoreError, printable};
+
+/// More attributes than any file has: the kernel lists 64 KiB of their names.
+const XATTRS_MAX: usize = 10_000;
+
+/// Kinds of loss that are told apart in one entry; what is beyond them is one kind more.
+const LOST_MAX: usize = 32;
 
 /// The records of the headers that apply to an entry. Later records replace earlier ones, and an
 /// empty value takes one back.
@@ -96,33 +103,45 @@ impl Pax {
                 if key.ends_with(b"offset") != self.sparse.map.len().is_multiple_of(2) {
                     return Err(());
                 }
-                self.sparse.map.push(number()?.ok_or(())?);
+                self.push_to_map(number()?.ok_or(())?)?;
             }
             b"GNU.sparse.map" => {
                 self.sparse.map.clear();
                 for part in value.split(|byte| *byte == b',').filter(|_| given) {
-                    self.sparse.map.push(self::number(part).ok_or(())?);
+                    self.push_to_map(self::number(part).ok_or(())?)?;
                 }
             }
-            _ => self.set_other(key, value),
+            _ => match key.strip_prefix(b"SCHILY.xattr.") {
+                Some(b"security.selinux") => self.lose("SELinux label".to_owned()),
+                Some(name) => self.set_xattr(name, value)?,
+                None => self.set_other(key, value),
+            },
         }
         Ok(())
     }
 
-    fn set_other(&mut self, key: &[u8], value: &[u8]) {
-        if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-            if name == b"security.selinux" {
-                self.lose("SELinux label".to_owned());
-                return;
-            }
-            // An attribute may well be empty, so this is a value like any other.
-            self.xattrs.retain(|xattr| xattr.name != name);
-            self.xattrs.push(Xattr {
-                name: name.to_vec(),
-                value: value.to_vec(),
-            });
-            return;
+    fn push_to_map(&mut self, figure: u64) -> Result<(), ()> {
+        if self.sparse.map.len() >= 2 * EXTENTS_MAX {
+            return Err(());
         }
+        self.sparse.map.push(figure);
+        Ok(())
+    }
+
+    /// An attribute may well be empty, so that is a value like any other.
+    fn set_xattr(&mut self, name: &[u8], value: &[u8]) -> Result<(), ()> {
+        self.xattrs.retain(|xattr| xattr.name != name);
+        if name.is_empty() || name.contains(&0) || self.xattrs.len() >= XATTRS_MAX {
+            return Err(());
+        }
+        self.xattrs.push(Xattr {
+            name: name.to_vec(),
+            value: value.to_vec(),
+        });
+        Ok(())
+    }
+
+    fn set_other(&mut self, key: &[u8], value: &[u8]) {
         if is_without_effect(key) || value.is_empty() {
             return;
         }
@@ -142,6 +161,11 @@ impl Pax {
     }
 
     fn lose(&mut self, kind: String) {
+        let kind = if self.lost.len() < LOST_MAX {
+            kind
+        } else {
+            "other PAX records".to_owned()
+        };
         if !self.lost.contains(&kind) {
             self.lost.push(kind);
         }
@@ -257,6 +281,8 @@ mod tests {
             b"11 size=x1\n",
             b"12 mtime=1,5\n",
             b"-10 path=a\n",
+            b"18 SCHILY.xattr.=\n",
+            b"20 SCHILY.xattr.a\0=\n",
         ] {
             assert!(pax(wrong).is_err(), "{}", printable(wrong));
         }
@@ -288,5 +314,19 @@ mod tests {
         )
         .unwrap();
         assert_eq!(pax.lost, ["POSIX ACL", "PAX record \"X.y\""]);
+    }
+
+    /// Comparing each with all others must come to an end.
+    #[test]
+    fn what_a_header_may_hold_is_bounded() {
+        let records = |key: &str, count: usize| -> Vec<u8> {
+            let record = |index| format!("{} {key}.{index:06}=v\n", key.len() + 13);
+            (0..count).map(record).collect::<String>().into_bytes()
+        };
+        let lost = pax(&records("VENDOR", 1000)).unwrap().lost;
+        assert_eq!(lost.len(), LOST_MAX + 1);
+        let xattrs = |count| pax(&records("SCHILY.xattr.user", count));
+        assert_eq!(xattrs(XATTRS_MAX).unwrap().xattrs.len(), XATTRS_MAX);
+        assert!(xattrs(XATTRS_MAX + 1).is_err());
     }
 }

@@ -1,16 +1,47 @@
 //! Maps of sparse files, in the forms that GNU tar has written them.
 
-use super::header::BLOCK;
-use crate::entry::Extent;
+use super::TarReader;
+use super::header::{BLOCK, Block};
+use super::pax::Pax;
+use crate::entry::{Extent, Layout};
+use crate::error::{RestoreError, printable};
+use crate::stream::Stream;
 
-/// The most extents of one file that are held in memory (16 MiB of them).
-pub(super) const EXTENTS_MAX: usize = 1 << 20;
+/// The most extents that one file may have: 4 MiB of them are held in memory.
+pub(super) const EXTENTS_MAX: usize = 1 << 18;
+
+/// Why a map is not followed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It makes no sense.
+    Wrong(&'static str),
+    /// It has more than [`EXTENTS_MAX`] extents.
+    TooLong,
+}
+
+impl Fault {
+    fn of(self, name: &[u8]) -> RestoreError {
+        match self {
+            Self::Wrong(why) => {
+                let name = printable(name);
+                RestoreError::corrupt(format!("the sparse file {name}: {why}"))
+            }
+            Self::TooLong => {
+                let why = format!(
+                    "the sparse file is in more than {EXTENTS_MAX} pieces; archive it without \
+                     --sparse, zeros take little room when they are compressed"
+                );
+                RestoreError::refused(name, why)
+            }
+        }
+    }
+}
 
 /// Offsets and lengths in turn, as PAX records have them.
-pub(super) fn extents_of_pairs(pairs: &[u64]) -> Result<Vec<Extent>, &'static str> {
+fn extents_of_pairs(pairs: &[u64]) -> Result<Vec<Extent>, Fault> {
     let (pairs, rest) = pairs.as_chunks::<2>();
     if !rest.is_empty() {
-        return Err("its map has an odd number of figures");
+        return Err(Fault::Wrong("its map has an odd number of figures"));
     }
     Ok(pairs
         .iter()
@@ -22,31 +53,27 @@ pub(super) fn extents_of_pairs(pairs: &[u64]) -> Result<Vec<Extent>, &'static st
 }
 
 /// The extents if they are in order, within the file, and have as much data as is stored.
-pub(super) fn checked(
-    mut extents: Vec<Extent>,
-    size: u64,
-    stored: u64,
-) -> Result<Vec<Extent>, &'static str> {
+fn checked(mut extents: Vec<Extent>, size: u64, stored: u64) -> Result<Vec<Extent>, Fault> {
     if size > i64::MAX as u64 {
-        return Err("its real size is beyond any file");
+        return Err(Fault::Wrong("its real size is beyond any file"));
     }
     let (mut end, mut total) = (0, 0);
     for extent in &extents {
         if extent.offset < end {
-            return Err("its extents overlap or are out of order");
+            return Err(Fault::Wrong("its extents overlap or are out of order"));
         }
         end = extent
             .offset
             .checked_add(extent.length)
-            .ok_or("its map is out of range")?;
+            .ok_or(Fault::Wrong("its map is out of range"))?;
         // Without overlaps the sum is at most the end.
         total += extent.length;
     }
     if end > size {
-        return Err("its map goes beyond its size");
+        return Err(Fault::Wrong("its map goes beyond its size"));
     }
     if total != stored {
-        return Err("its map and its data differ in length");
+        return Err(Fault::Wrong("its map and its data differ in length"));
     }
     // GNU tar marks the end of a file with an empty extent.
     extents.retain(|extent| extent.length > 0);
@@ -55,21 +82,22 @@ pub(super) fn checked(
 
 /// Reads the map of PAX sparse 1.0: the count, then offsets and lengths, each in a line of its own.
 #[derive(Default)]
-pub(super) struct MapParser {
+struct MapParser {
     count: Option<usize>,
-    pairs: Vec<u64>,
+    extents: Vec<Extent>,
+    /// The offset whose length comes next.
+    offset: Option<u64>,
     /// The figure being read, once it has a digit.
     value: Option<u64>,
 }
 
 impl MapParser {
     /// Whether all figures have been read. What is left of the last block is padding.
-    pub(super) fn is_complete(&self) -> bool {
-        self.count
-            .is_some_and(|count| self.pairs.len() == 2 * count)
+    fn is_complete(&self) -> bool {
+        self.count == Some(self.extents.len())
     }
 
-    pub(super) fn block(&mut self, block: &[u8; BLOCK]) -> Result<(), &'static str> {
+    fn block(&mut self, block: &[u8; BLOCK]) -> Result<(), Fault> {
         for byte in block {
             if self.is_complete() {
                 break;
@@ -78,32 +106,104 @@ impl MapParser {
                 b'0'..=b'9' => {
                     let value = self.value.unwrap_or(0).checked_mul(10);
                     let value = value.and_then(|value| value.checked_add(u64::from(byte - b'0')));
-                    self.value = Some(value.ok_or("a figure in its map is out of range")?);
+                    let out_of_range = Fault::Wrong("a figure in its map is out of range");
+                    self.value = Some(value.ok_or(out_of_range)?);
                 }
                 b'\n' => {
-                    let value = self.value.take().ok_or("a line of its map is empty")?;
+                    let empty = Fault::Wrong("a line of its map is empty");
+                    let value = self.value.take().ok_or(empty)?;
                     self.figure(value)?;
                 }
-                _ => return Err("its map is malformed"),
+                _ => return Err(Fault::Wrong("its map is malformed")),
             }
         }
         Ok(())
     }
 
-    fn figure(&mut self, value: u64) -> Result<(), &'static str> {
-        if self.count.is_some() {
-            self.pairs.push(value);
+    fn figure(&mut self, value: u64) -> Result<(), Fault> {
+        if self.count.is_none() {
+            let count = usize::try_from(value).ok();
+            let count = count.filter(|count| *count <= EXTENTS_MAX);
+            self.count = Some(count.ok_or(Fault::TooLong)?);
             return Ok(());
         }
-        let count = usize::try_from(value)
-            .ok()
-            .filter(|count| *count <= EXTENTS_MAX);
-        self.count = Some(count.ok_or("its map is too long")?);
+        match self.offset.take() {
+            None => self.offset = Some(value),
+            Some(offset) => self.extents.push(Extent {
+                offset,
+                length: value,
+            }),
+        }
         Ok(())
     }
+}
 
-    pub(super) fn extents(&self) -> Vec<Extent> {
-        extents_of_pairs(&self.pairs).unwrap_or_default()
+impl<S: Stream> TarReader<S> {
+    /// How a regular file lies in the archive, by its PAX keys.
+    pub(super) fn layout(&mut self, pax: &Pax, stored: u64) -> Result<Layout, RestoreError> {
+        if !pax.sparse.is_sparse() {
+            return Ok(Layout::Dense(stored));
+        }
+        let Some(size) = pax.sparse.size else {
+            return Err(self.faulty(Fault::Wrong("its real size is missing")));
+        };
+        let extents = match (pax.sparse.major, pax.sparse.minor) {
+            (None | Some(0), _) => {
+                extents_of_pairs(&pax.sparse.map).map_err(|fault| self.faulty(fault))?
+            }
+            (Some(1), None | Some(0)) => self.extents_in_data()?,
+            (Some(major), minor) => {
+                let version = format!("{major}.{}", minor.unwrap_or(0));
+                let why = format!("sparse files of version {version} are not known");
+                return Err(RestoreError::refused(&self.current, why));
+            }
+        };
+        self.sparse_layout(extents, size)
+    }
+
+    /// The map at the start of the data (PAX sparse 1.0): numbers in lines, padded to a block.
+    fn extents_in_data(&mut self) -> Result<Vec<Extent>, RestoreError> {
+        let mut parser = MapParser::default();
+        while !parser.is_complete() {
+            if self.remaining < BLOCK as u64 {
+                return Err(self.faulty(Fault::Wrong("its map is not complete")));
+            }
+            let block = self.block()?;
+            self.remaining -= BLOCK as u64;
+            parser
+                .block(block.bytes())
+                .map_err(|fault| self.faulty(fault))?;
+        }
+        Ok(parser.extents)
+    }
+
+    /// The map in the header and in the blocks after it (old GNU sparse).
+    pub(super) fn gnu_sparse(&mut self, block: &Block, pax: &Pax) -> Result<Layout, RestoreError> {
+        if pax.sparse.is_sparse() {
+            return Err(self.faulty(Fault::Wrong("it is sparse in two ways at once")));
+        }
+        let Some((mut extents, size, mut more)) = block.sparse()? else {
+            let why = "its sparse format is not known; archive it with GNU tar";
+            return Err(RestoreError::refused(&self.current, why));
+        };
+        while more {
+            if extents.len() > EXTENTS_MAX {
+                return Err(self.faulty(Fault::TooLong));
+            }
+            let block = self.block()?;
+            more = block.sparse_continued(&mut extents)?;
+        }
+        self.sparse_layout(extents, size)
+    }
+
+    /// The layout, once the map is known and only data remain.
+    fn sparse_layout(&self, extents: Vec<Extent>, size: u64) -> Result<Layout, RestoreError> {
+        let extents = checked(extents, size, self.remaining).map_err(|fault| self.faulty(fault))?;
+        Ok(Layout::Sparse { size, extents })
+    }
+
+    fn faulty(&self, fault: Fault) -> RestoreError {
+        fault.of(&self.current)
     }
 }
 
@@ -142,9 +242,12 @@ mod tests {
             parser.block(block).unwrap();
         }
         assert!(parser.is_complete());
-        assert_eq!(parser.extents()[99], extent(99_000_000, 10));
+        assert_eq!(parser.extents[99], extent(99_000_000, 10));
         let mut endless = [b'9'; BLOCK];
         endless[7] = b'\n';
         assert!(MapParser::default().block(&endless).is_err());
+        let mut many = [b'\n'; BLOCK];
+        many[..6].copy_from_slice(b"262145");
+        assert_eq!(MapParser::default().block(&many), Err(Fault::TooLong));
     }
 }

@@ -245,6 +245,81 @@ fn restores_share_a_small_budget_and_all_end() {
     });
 }
 
+/// A bug in a source ends the restore, as an error that is nobody's wish.
+#[test]
+fn a_source_that_panics() {
+    let (_original, object) = large();
+    for compression in [true, false] {
+        let object = if compression {
+            object.clone()
+        } else {
+            pack::filter("gzip", &["-dc"], &object).into()
+        };
+        for bad in [0, object.len() as u64 / 2] {
+            let buggy = Memory::with(object.clone(), move |bytes, range| {
+                assert!(!range.contains(&bad), "the bug");
+                Ok(cut(bytes, range))
+            });
+            let to = tempfile::tempdir().unwrap();
+            let error = restore_from(buggy, to.path(), &options()).unwrap_err();
+            assert_eq!(error.reason(), "NodeError", "{error}");
+        }
+    }
+}
+
+/// One that decodes with the largest window and waits for its store keeps nobody else waiting.
+#[test]
+fn a_large_window_that_is_held() {
+    let scratch = tempfile::tempdir().unwrap();
+    std::fs::write(scratch.path().join("f"), Random(31).bytes(4 << 20)).unwrap();
+    let plain = pack::tar(scratch.path(), &["--format=pax"]);
+    // As from a pipe, so that the header declares the whole window.
+    let held = pack::output(
+        std::process::Command::new("sh")
+            .args(["-c", "tar -c -C \"$0\" . | zstd -qc --long=27"])
+            .arg(scratch.path()),
+    );
+    let budget = Budget::new(Budget::DEFAULT);
+    let (reached, cancel) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
+    std::thread::scope(|scope| {
+        let (holding, cancelled) = (Arc::clone(&reached), cancel.clone());
+        let holder = scope.spawn(|| {
+            let (source, cancel) = (
+                Stuck {
+                    bytes: held.into(),
+                    reached: holding,
+                },
+                cancelled,
+            );
+            let mut options = options();
+            options.budget = Arc::clone(&budget);
+            let to = tempfile::tempdir().unwrap();
+            let (directory, progress) = (File::open(to.path()).unwrap(), Arc::default());
+            archive::restore(
+                Arc::new(source),
+                directory.as_fd(),
+                &options,
+                &progress,
+                &cancel,
+                RUNTIME.handle(),
+            )
+        });
+        while reached.load(Ordering::Relaxed) == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Time for the decoder to open its window with what it has.
+        std::thread::sleep(Duration::from_millis(200));
+        let mut options = options();
+        options.budget = Arc::clone(&budget);
+        let to = tempfile::tempdir().unwrap();
+        let object = compress(Compression::Zstd, &plain);
+        restore_from(Memory::new(object), to.path(), &options).unwrap();
+        assert_same(scratch.path(), to.path());
+        cancel.cancel();
+        assert_eq!(holder.join().unwrap().unwrap_err().reason(), "Cancelled");
+    });
+}
+
 #[test]
 fn progress_adds_up() {
     let (_original, object) = large();

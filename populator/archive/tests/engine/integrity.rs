@@ -194,3 +194,53 @@ fn windows_beyond_the_limit_are_refused_with_the_figure() {
         "{message}"
     );
 }
+
+/// What stands between members and frames is cut off, or is not what belongs there.
+#[test]
+fn seams_that_are_not_whole() {
+    let (original, plain) = small_tree();
+    let (one, other) = plain.split_at(plain.len() / 2);
+    let gzip = |bytes: &[u8]| compress(Compression::Gzip, bytes);
+    let zstd = |bytes: &[u8]| compress(Compression::Zstd, bytes);
+    // Within the second member's header, and within the first one's trailer.
+    let (first, second) = (gzip(one), gzip(other));
+    for kept in 0..12 {
+        let object = [&first[..], &second[..kept]].concat();
+        assert_eq!(failure(object).0, "ArchiveTruncated", "{kept} bytes");
+        let object = first[..first.len() - kept].to_vec();
+        assert_eq!(failure(object).0, "ArchiveTruncated", "{kept} bytes less");
+    }
+    // A frame that is to be passed over has to be there; all bytes of the archive came before.
+    let skippable = b"\x53\x2a\x4d\x18\x05\0\0\0anyth";
+    let whole = zstd(&plain);
+    for kept in 1..skippable.len() {
+        let object = [&whole[..], &skippable[..kept]].concat();
+        assert_eq!(failure(object).0, "ArchiveTruncated", "{kept} bytes");
+    }
+    let to = tempfile::tempdir().unwrap();
+    restore([&whole[..], skippable].concat(), to.path()).unwrap();
+    assert_eq!(difference(original.path(), to.path()), None);
+    // gzip has padding of zeros (tapes), zstd has not.
+    let to = tempfile::tempdir().unwrap();
+    restore([gzip(&plain), vec![0; 1]].concat(), to.path()).unwrap();
+    assert_eq!(difference(original.path(), to.path()), None);
+    assert_eq!(failure([whole, vec![0; 512]].concat()).0, "ArchiveCorrupt");
+}
+
+#[test]
+fn a_frame_that_needs_a_dictionary() {
+    let (original, plain) = small_tree();
+    let scratch = tempfile::tempdir().unwrap();
+    let script = "for i in $(seq 200); do echo \"$i line $((i * 7919)) of a sample\" > s$i; done; \
+                  zstd -q --train s* -o dictionary --maxdict=2000 && zstd -qc -D dictionary archive";
+    std::fs::write(scratch.path().join("archive"), &plain).unwrap();
+    let object = pack::output(
+        std::process::Command::new("bash")
+            .args(["-c", script])
+            .current_dir(scratch.path()),
+    );
+    let (reason, message) = failure(object);
+    assert_eq!(reason, "NotAnArchive", "{message}");
+    assert!(message.contains("dictionary"), "{message}");
+    drop(original);
+}

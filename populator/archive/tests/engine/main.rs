@@ -7,6 +7,7 @@
 
 mod compare;
 mod faults;
+mod forged;
 mod hostile;
 mod integrity;
 mod pack;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::compare::assert_same;
+use crate::forged::Forged;
 use crate::pack;
 use crate::support::{Random, restore};
 use crate::tree::set_time;
@@ -15,15 +16,14 @@ struct Volume {
 }
 
 impl Volume {
-    fn tmpfs(megabytes: u64) -> Self {
+    fn tmpfs(options: &str) -> Self {
         let volume = Self {
             scratch: tempfile::tempdir().unwrap(),
         };
         fs::create_dir(volume.path()).unwrap();
-        let size = format!("size={megabytes}m");
         pack::output(
             Command::new("mount")
-                .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+                .args(["-t", "tmpfs", "-o", options, "tmpfs"])
                 .arg(volume.path()),
         );
         volume
@@ -81,7 +81,7 @@ fn does_not_fit(volume: &Volume, original: &Path, entry: &str) {
 #[test]
 fn what_does_not_fit_is_told() {
     let large = tree_of(&[("large", 30 << 20)]);
-    does_not_fit(&Volume::tmpfs(8), large.path(), "large");
+    does_not_fit(&Volume::tmpfs("size=8m"), large.path(), "large");
     let ext4 = ["mkfs.ext4", "-q", "-b", "4096"];
     does_not_fit(&Volume::loop_device(&ext4, 16), large.path(), "large");
     let names: Vec<String> = (0..40).map(|index| format!("small-{index}")).collect();
@@ -91,6 +91,52 @@ fn what_does_not_fit_is_told() {
         tree_of(&small).path(),
         "small-",
     );
+}
+
+#[test]
+fn no_more_inodes_is_no_room() {
+    let names: Vec<String> = (0..60).map(|index| format!("file-{index}")).collect();
+    let files: Vec<(&str, usize)> = names.iter().map(|name| (name.as_str(), 1)).collect();
+    let volume = Volume::tmpfs("size=8m,nr_inodes=30");
+    does_not_fit(&volume, tree_of(&files).path(), "file-");
+}
+
+/// A full volume is told from an attribute that ext4 never takes.
+#[test]
+fn attributes_that_do_not_fit() {
+    let archive = |size: usize, files: usize| {
+        let mut archive = Forged::default();
+        for index in 0..files {
+            let value = format!("{index:06}{}", "v".repeat(size - 6));
+            let records = [("SCHILY.xattr.user.large", value.as_str())];
+            archive = archive.pax(&records).file(&format!("{index}"), "");
+        }
+        archive.end()
+    };
+    let ext4 = ["mkfs.ext4", "-q", "-b", "4096", "-N", "5000"];
+    let volume = Volume::loop_device(&ext4, 16);
+    let error = restore(archive(3000, 4500), &volume.path()).unwrap_err();
+    assert_eq!(error.reason(), "DoesNotFit", "{error}");
+    let volume = Volume::loop_device(&ext4, 16);
+    let outcome = restore(archive(9000, 3), &volume.path()).unwrap();
+    assert_eq!(outcome.lost.get("xattr user").unwrap().count, 3);
+}
+
+#[test]
+fn link_targets_that_the_file_system_does_not_take() {
+    let target = "x".repeat(2000);
+    let archive = Forged::default()
+        .pax(&[("linkpath", &target)])
+        .link("link", "")
+        .end();
+    let volume = Volume::loop_device(&["mkfs.ext4", "-q", "-b", "4096"], 16);
+    restore(archive.clone(), &volume.path()).unwrap();
+    let made = fs::read_link(volume.path().join("link")).unwrap();
+    assert_eq!(made.as_os_str().len(), 2000);
+    let volume = Volume::loop_device(&["mkfs.xfs", "-q"], 320);
+    let error = restore(archive, &volume.path()).unwrap_err();
+    assert_eq!(error.reason(), "EntryRefused");
+    assert!(error.to_string().contains("target of the link"), "{error}");
 }
 
 /// Direct writes and their tail on other block sizes, `lost+found`, and memory.
@@ -106,7 +152,7 @@ fn other_file_systems() {
     let original = tree_of(&files);
     let packed = pack::tar(original.path(), &["--format=gnu"]);
     for volume in [
-        Volume::tmpfs(64),
+        Volume::tmpfs("size=64m"),
         Volume::loop_device(&["mkfs.ext4", "-q", "-b", "4096"], 64),
         Volume::loop_device(&["mkfs.ext4", "-q", "-b", "1024"], 64),
         Volume::loop_device(&["mkfs.xfs", "-q"], 320),
