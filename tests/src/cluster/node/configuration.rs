@@ -103,6 +103,10 @@ pub(super) fn write_kubelet(
         "makeIPTablesUtilChains": false,
         "oomScoreAdj": 0,
         "resolvConf": "",
+        // Nobody answers there, which is told at once; without an address kubelet warns about
+        // every pod, again and again.
+        "clusterDNS": [addresses.machine()],
+        "clusterDomain": "cluster.local",
         "featureGates": {"KubeletInUserNamespace": true},
         // The disk is the machine's, and so is what fills it.
         "imageGCHighThresholdPercent": 100,
