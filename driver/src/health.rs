@@ -7,8 +7,8 @@ use tokio::sync::Semaphore;
 
 use crate::pool::Pool;
 
-/// How long a write to the pool may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a write to the pool may take: a little less than kubelet waits for the answer.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// What is known of the driver's health.
 #[derive(Debug)]

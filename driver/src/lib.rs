@@ -9,10 +9,12 @@
 //! - [`kernel`]: loop devices, mounts, mkfs, reflinks, durable files.
 //! - [`registration`]: how kubelet learns of the driver.
 //! - [`http`], [`health`], [`metrics`]: how people and Kubernetes watch it.
+//! - [`failpoint`]: where tests may have it crash.
 //! - [`bytes`]: amounts as people write them.
 
 pub mod bytes;
 pub mod cli;
+pub mod failpoint;
 pub mod health;
 pub mod http;
 pub mod kernel;

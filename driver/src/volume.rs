@@ -12,7 +12,7 @@ use crate::bytes::MIB;
 pub use capability::{Capability, CapabilityError};
 pub use id::{NodeName, NodeNameError, VolumeId};
 pub use parameters::{UnknownParameter, check as check_parameters};
-pub use size::{DEFAULT as DEFAULT_SIZE, SizeError, SizeRange, UNIT as SIZE_UNIT};
+pub use size::{SizeError, SizeRange, UNIT as SIZE_UNIT};
 
 /// The file systems that a volume can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

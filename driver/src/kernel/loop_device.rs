@@ -73,8 +73,11 @@ pub enum AttachError {
         /// Whether it goes past the page cache.
         direct_io: bool,
     },
-    /// Another program was quicker each time.
-    #[error("no loop device was free in {ATTEMPTS} attempts; some program keeps taking them")]
+    /// Another program was quicker each time, or there are no nodes for the devices.
+    #[error(
+        "no loop device could be taken in {ATTEMPTS} attempts; is /dev the host's, or does some \
+         program keep taking them?"
+    )]
     Contended,
 }
 
@@ -111,6 +114,15 @@ pub fn find(file: &Path, tail: &Path) -> Result<Option<LoopDevice>, Failed> {
     Ok(None)
 }
 
+/// A moment, unless the deadline has passed.
+fn wait(path: &Path, deadline: Instant) -> Result<(), DetachError> {
+    if Instant::now() >= deadline {
+        return Err(DetachError::InUse(path.to_owned()));
+    }
+    thread::sleep(Duration::from_millis(5));
+    Ok(())
+}
+
 /// The path of a device's file as the kernel tells it; `None` for a device that has none. Only a
 /// hint: it is seen from our mount namespace, and a deleted file has a remark at its end.
 fn backing_path(name: &str) -> Option<PathBuf> {
@@ -120,13 +132,28 @@ fn backing_path(name: &str) -> Option<PathBuf> {
     ))
 }
 
+/// Opens a loop device; `None` when there is none, or when it is just being detached.
+fn open(options: &OpenOptions, path: &Path) -> io::Result<Option<File>> {
+    match options.open(path) {
+        Ok(device) => Ok(Some(device)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Block size in bytes, and whether it goes past the page cache.
+fn geometry(device: &File) -> io::Result<(u32, bool)> {
+    let block_size = rustix::fs::ioctl_blksszget(device)?;
+    let status = raw::loop_status(device)?;
+    Ok((block_size, status.is_some_and(|status| status.direct_io)))
+}
+
 /// The device at `path` if it is bound to just this file.
 fn inspect(path: PathBuf, backing: FileIdentity) -> Result<Option<LoopDevice>, Failed> {
     let attempt = || format!("read the status of {}", path.display());
-    let device = match File::open(&path) {
-        Ok(device) => device,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Failed::new(attempt(), error)),
+    let Some(device) = open(File::options().read(true), &path).attempt(attempt)? else {
+        return Ok(None);
     };
     match raw::loop_status(&device).attempt(attempt)? {
         Some(status) if (status.device, status.inode) == (backing.device, backing.inode) => {
@@ -160,25 +187,26 @@ pub fn attach(file: &Path) -> Result<LoopDevice, AttachError> {
     for _ in 0..ATTEMPTS {
         let free = raw::loop_get_free(&control_file).attempt(|| "find a free loop device")?;
         let path = PathBuf::from(format!("/dev/loop{free}"));
-        let open = OpenOptions::new().read(true).write(true).open(&path);
-        let device = open.attempt(|| format!("open {} (is /dev the host's?)", path.display()))?;
+        let attempt = || format!("attach {} to {}", file.display(), path.display());
+        let options = File::options().read(true).write(true).clone();
+        let Some(device) = open(&options, &path).attempt(attempt)? else {
+            thread::sleep(Duration::from_millis(1));
+            continue;
+        };
         match raw::loop_configure(&device, &backing_file, BLOCK_SIZE) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => continue,
-            result => {
-                result.attempt(|| format!("attach {} to {}", file.display(), path.display()))?;
-            }
+            result => result.attempt(attempt)?,
         }
-        let metadata = device
-            .metadata()
-            .attempt(|| format!("look at {}", path.display()))?;
+        let metadata = device.metadata().attempt(attempt)?;
         let number = DeviceNumber::from_dev(metadata.rdev());
+        let geometry = geometry(&device).attempt(attempt)?;
         drop(device);
         let attached = LoopDevice {
             path,
             number,
             backing,
         };
-        return match attached.geometry()? {
+        return match geometry {
             (BLOCK_SIZE, true) => Ok(attached),
             (block_size, direct_io) => {
                 let device = attached.path.clone();
@@ -209,26 +237,18 @@ impl LoopDevice {
 
     /// Whether it has the one geometry that [`attach`] gives.
     pub fn is_as_attached(&self) -> Result<bool, Failed> {
-        Ok(self.geometry()? == (BLOCK_SIZE, true))
-    }
-
-    /// Block size in bytes, and whether it goes past the page cache.
-    fn geometry(&self) -> Result<(u32, bool), Failed> {
         let attempt = || format!("read the status of {}", self.path.display());
-        let device = File::open(&self.path).attempt(attempt)?;
-        let block_size = rustix::fs::ioctl_blksszget(&device).attempt(attempt)?;
-        let status = raw::loop_status(&device).attempt(attempt)?;
-        Ok((block_size, status.is_some_and(|status| status.direct_io)))
+        match open(File::options().read(true), &self.path).attempt(attempt)? {
+            Some(device) => Ok(geometry(&device).attempt(attempt)? == (BLOCK_SIZE, true)),
+            None => Ok(false),
+        }
     }
 
     /// Whether a file system on it is mounted, in whatever mount namespace, or another program
     /// has claimed it for itself.
     pub fn is_claimed(&self) -> Result<bool, Failed> {
-        let claim = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_EXCL)
-            .open(&self.path);
-        match claim {
+        let mut options = File::options();
+        match open(options.read(true).custom_flags(libc::O_EXCL), &self.path) {
             Ok(_) => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(true),
             Err(error) => Err(Failed::new(format!("claim {}", self.path.display()), error)),
@@ -238,13 +258,18 @@ impl LoopDevice {
     /// Detaches it from its file, and returns when that is done. Detached already is fine.
     pub fn detach(self) -> Result<(), DetachError> {
         let attempt = || format!("detach {}", self.path.display());
-        if self.is_claimed()? {
-            return Err(DetachError::InUse(self.path));
+        let deadline = Instant::now() + DETACH_PATIENCE;
+        // A mount namespace that is just going still holds its mounts for a moment.
+        while self.is_claimed()? {
+            wait(&self.path, deadline)?;
         }
         {
             // While this descriptor is open the device cannot be bound to another file, so what
             // the status says still holds when it is cleared.
-            let device = File::open(&self.path).attempt(attempt)?;
+            let Some(device) = open(File::options().read(true), &self.path).attempt(attempt)?
+            else {
+                return Ok(());
+            };
             match raw::loop_status(&device).attempt(attempt)? {
                 Some(status) if self.is_bound_by(status) => {
                     raw::loop_clear(&device).attempt(attempt)?;
@@ -252,12 +277,8 @@ impl LoopDevice {
                 _ => return Ok(()),
             }
         }
-        let deadline = Instant::now() + DETACH_PATIENCE;
         while self.is_attached() {
-            if Instant::now() >= deadline {
-                return Err(DetachError::InUse(self.path));
-            }
-            thread::sleep(Duration::from_millis(5));
+            wait(&self.path, deadline)?;
         }
         Ok(())
     }

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -17,6 +19,9 @@ use super::{Attempt as _, DeviceNumber, Failed, raw};
 pub use options::{MountOptions, OptionError};
 
 mod options;
+
+/// How long a mount may be busy with some passer-by who asks for its space.
+const UNMOUNT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why something is not mounted.
 #[derive(Debug, thiserror::Error)]
@@ -140,8 +145,15 @@ pub fn bind(
 /// Ends what is mounted at `target`, the topmost where several lie on one another. Never lazily:
 /// when this returns, the mount is gone from this namespace and from all that it spread to.
 pub fn unmount(target: &Path) -> Result<(), Failed> {
-    rustix::mount::unmount(target, UnmountFlags::NOFOLLOW)
-        .attempt(|| format!("unmount {}", target.display()))
+    let deadline = Instant::now() + UNMOUNT_PATIENCE;
+    loop {
+        match rustix::mount::unmount(target, UnmountFlags::NOFOLLOW) {
+            Err(Errno::BUSY) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            result => return result.attempt(|| format!("unmount {}", target.display())),
+        }
+    }
 }
 
 /// The directory itself, held: a link that takes its place later is not followed.

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use tonic::Code;
 
 use super::{Coded, code_of};
+use crate::failpoint;
 use crate::kernel::{Attempt as _, Failed, files};
 use crate::pool::{AdmissionError, Busy, ClearError, Pool, RecordError, VolumeRecord};
 use crate::volume::{FileSystem, SizeError, SizeRange, VolumeId};
@@ -143,6 +144,12 @@ fn compare(found: &VolumeRecord, wanted: &NewVolume) -> Result<(), CreateError> 
 
 /// The record comes last: without it, all the rest is leavings.
 fn make(pool: &Pool, id: &VolumeId, record: &VolumeRecord) -> Result<(), CreateError> {
+    failpoint::around("create.image", || make_image(pool, id, record.size_bytes))?;
+    failpoint::around("create.record", || pool.layout.store(id, record))?;
+    Ok(())
+}
+
+fn make_image(pool: &Pool, id: &VolumeId, size: u64) -> Result<(), Failed> {
     let folder = pool.layout.folder(id);
     let image = pool.layout.image(id);
     DirBuilder::new()
@@ -155,12 +162,10 @@ fn make(pool: &Pool, id: &VolumeId, record: &VolumeRecord) -> Result<(), CreateE
         .mode(0o600)
         .open(&image)
         .attempt(|| format!("make {}", image.display()))?;
-    file.set_len(record.size_bytes)
+    file.set_len(size)
         .and_then(|()| file.sync_all())
         .attempt(|| format!("give {} its size", image.display()))?;
-    files::sync_directory(&pool.layout.volumes())?;
-    pool.layout.store(id, record)?;
-    Ok(())
+    files::sync_directory(&pool.layout.volumes())
 }
 
 #[cfg(test)]

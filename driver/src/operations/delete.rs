@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use tonic::Code;
 
 use super::Coded;
+use crate::failpoint;
 use crate::kernel::loop_device::DetachError;
 use crate::kernel::mount_table::MountTable;
 use crate::kernel::{Failed, files};
@@ -81,8 +82,10 @@ pub fn delete(pool: &Pool, id: &VolumeId) -> Result<(), DeleteError> {
         // Mounted where it cannot be seen from here, it does not detach.
         device.detach()?;
     }
-    files::remove(&pool.layout.record(id))?;
-    files::sync_directory(&pool.layout.folder(id))?;
-    pool.clear(id)?;
+    failpoint::around("delete.record", || {
+        files::remove(&pool.layout.record(id))?;
+        files::sync_directory(&pool.layout.folder(id))
+    })?;
+    failpoint::around("delete.image", || pool.clear(id))?;
     Ok(())
 }

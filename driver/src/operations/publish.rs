@@ -9,6 +9,7 @@ use tonic::Code;
 
 use super::validate::{LookupError, look_up};
 use super::{At, Coded, code_of};
+use crate::failpoint;
 use crate::kernel::loop_device::LoopDevice;
 use crate::kernel::mount_table::{self, MountTable};
 use crate::kernel::mounting::{self, MountError};
@@ -152,7 +153,9 @@ pub fn publish(pool: &Pool, id: &VolumeId, wanted: &Publication) -> Result<(), P
             }
             Step::Bind => {
                 let attributes = wanted.attributes();
-                let bound = mounting::bind(&staging, device.number(), &target, attributes);
+                let bound = failpoint::around("publish.bind", || {
+                    mounting::bind(&staging, device.number(), &target, attributes)
+                });
                 if bound.is_err() && made {
                     files::remove_directory(&target)?;
                 }

@@ -9,6 +9,7 @@ use tonic::Code;
 
 use super::validate::{LookupError, look_up};
 use super::{At, Coded, code_of};
+use crate::failpoint;
 use crate::kernel::loop_device::{self, AttachError, DetachError, LoopDevice};
 use crate::kernel::mkfs::{self, MkfsError};
 use crate::kernel::mount_table::{self, MountTable};
@@ -193,7 +194,10 @@ pub fn stage(
         tracing::debug!(?observed, ?step, "staging");
         match (step, device) {
             (Step::Done, _) => return Ok(()),
-            (Step::Attach, _) => drop(loop_device::attach(&pool.layout.image(id))?),
+            (Step::Attach, _) => {
+                let image = pool.layout.image(id);
+                failpoint::around("stage.attach", || loop_device::attach(&image))?;
+            }
             (Step::Empty, _) => empty(&pool.layout.image(id), record.size_bytes)?,
             (Step::Detach, Some(device)) => device.detach()?,
             (Step::Format, Some(device)) => format(pool, id, &mut record, &device)?,
@@ -276,10 +280,10 @@ fn format(
     record: &mut VolumeRecord,
     device: &LoopDevice,
 ) -> Result<(), StageError> {
-    match record.file_system {
-        FileSystem::Ext4 => mkfs::ext4(device.path())?,
-        FileSystem::Xfs => mkfs::xfs(device.path())?,
-    }
+    failpoint::around("stage.format", || match record.file_system {
+        FileSystem::Ext4 => mkfs::ext4(device.path()),
+        FileSystem::Xfs => mkfs::xfs(device.path()),
+    })?;
     let attempt = || format!("sync {}", device.path().display());
     let open = OpenOptions::new()
         .write(true)
@@ -290,7 +294,7 @@ fn format(
         formatted: true,
         ..record.clone()
     };
-    pool.layout.store(id, &formatted)?;
+    failpoint::around("stage.record", || pool.layout.store(id, &formatted))?;
     *record = formatted;
     Ok(())
 }
@@ -339,12 +343,10 @@ fn try_mount(
         }
     }
     pool.layout.store_staging(id, wanted)?;
-    mounting::mount_device(
-        device.path(),
-        record.file_system.name(),
-        &wanted.path,
-        &options,
-    )?;
+    let name = record.file_system.name();
+    failpoint::around("stage.mount", || {
+        mounting::mount_device(device.path(), name, &wanted.path, &options)
+    })?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tonic::Code;
 
 use super::{At, Coded};
+use crate::failpoint;
 use crate::kernel::loop_device::LoopDevice;
 use crate::kernel::mount_table::{MountTable, existing};
 use crate::kernel::{Failed, files, mounting};
@@ -55,7 +56,9 @@ pub fn unpublish(pool: &Pool, id: &VolumeId, target: &Path) -> Result<(), Unpubl
     loop {
         let number = pool.device(id)?.as_ref().map(LoopDevice::number);
         match At::look(&MountTable::read()?, &target, number) {
-            At::Volume(_) => mounting::unmount(&target)?,
+            At::Volume(_) => {
+                failpoint::around("unpublish.unmount", || mounting::unmount(&target))?;
+            }
             At::Foreign(mount) => {
                 let path = mount.point;
                 return Err(UnpublishError::Obstructed {
@@ -67,7 +70,9 @@ pub fn unpublish(pool: &Pool, id: &VolumeId, target: &Path) -> Result<(), Unpubl
         }
     }
     match target.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => Ok(files::remove_directory(&target)?),
+        Ok(metadata) if metadata.is_dir() => Ok(failpoint::around("unpublish.remove", || {
+            files::remove_directory(&target)
+        })?),
         Ok(_) => Err(UnpublishError::NotDirectory(target)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Failed::new(format!("look at {}", target.display()), error).into()),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use tonic::Code;
 
 use super::{At, Coded};
+use crate::failpoint;
 use crate::kernel::loop_device::{DetachError, LoopDevice};
 use crate::kernel::mount_table::{MountTable, existing};
 use crate::kernel::{Failed, files, mounting};
@@ -96,9 +97,11 @@ pub fn unstage(pool: &Pool, id: &VolumeId, path: &Path) -> Result<(), UnstageErr
         let device = pool.device(id)?;
         match (next(observe(pool, id, &path, device.as_ref())?), device) {
             (Step::Refuse(point), _) => return Err(UnstageError::Published(point)),
-            (Step::Unmount, _) => mounting::unmount(&path)?,
+            (Step::Unmount, _) => {
+                failpoint::around("unstage.unmount", || mounting::unmount(&path))?;
+            }
             (Step::Detach, Some(device)) => {
-                device.detach()?;
+                failpoint::around("unstage.detach", || device.detach())?;
                 files::remove(&pool.layout.staging(id))?;
             }
             (Step::Detach, None) | (Step::Done, _) => return Ok(()),

@@ -3,7 +3,7 @@
 use crate::bytes::{Bytes, GIB, MIB};
 
 /// The size of a volume for which none was asked, in bytes.
-pub const DEFAULT: u64 = GIB;
+const DEFAULT: u64 = GIB;
 
 /// Sizes are rounded up to this where the limit lets them, in bytes.
 pub const UNIT: u64 = MIB;

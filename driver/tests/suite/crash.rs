@@ -90,3 +90,62 @@ async fn finish(driver: &mut Driver, name: &str, staging: &str) {
     driver.unstage(&id, staging).await.unwrap();
     driver.delete(&id).await.unwrap();
 }
+
+/// A volume's whole life for each place, with one crash there; what was under way is repeated.
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn a_crash_at_every_step_is_made_good_by_repetition() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.path("failpoints")).unwrap();
+    let mut driver = bench.start().await;
+    let places = driver::failpoint::STEPS
+        .iter()
+        .flat_map(|step| ["before", "after"].map(|place| format!("{step}.{place}")));
+    for place in places {
+        let folder = bench.path("failpoints");
+        std::fs::write(folder.join(format!("{place}.abort")), b"").unwrap();
+        let (staging, target) = (bench.staging("a"), bench.target("a"));
+        let mut crashes = 0;
+        let mut step = 0;
+        let mut id = String::new();
+        while step < 6 {
+            let result = match step {
+                0 => driver
+                    .create("pvc", "ext4", 32)
+                    .await
+                    .map(|volume| id = volume.volume_id),
+                1 => driver.stage(&id, "ext4", &staging).await,
+                2 => driver.publish(&id, &staging, &target, false).await,
+                3 => driver.unpublish(&id, &target).await,
+                4 => driver.unstage(&id, &staging).await,
+                _ => driver.delete(&id).await,
+            };
+            match result {
+                Ok(()) => {
+                    if step == 2 {
+                        let file = Path::new(&target).join("file");
+                        std::fs::write(file, place.as_bytes()).unwrap();
+                    }
+                    step += 1;
+                }
+                Err(status) => {
+                    assert!(driver.has_aborted(), "{place}: {status}");
+                    crashes += 1;
+                    driver = bench.start().await;
+                }
+            }
+        }
+        assert_eq!(crashes, 1, "{place} was reached");
+        assert!(
+            folder.join(format!("{place}.hit")).exists(),
+            "{place} was reached"
+        );
+        assert!(bench.volumes().is_empty(), "{place}: {:?}", bench.volumes());
+        assert_eq!(bench.loops().len(), 1, "{place}: {:?}", bench.loops());
+        assert_eq!(bench.mounts().len(), 1, "{place}: {:?}", bench.mounts());
+        assert!(
+            !Path::new(&target).exists(),
+            "{place}: the target is still there"
+        );
+    }
+}

@@ -2,7 +2,7 @@
 //! that is cleared of mounts and loop devices when the bench goes, after a panic too.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use csi::v1::{
     NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest,
     NodeUnstageVolumeRequest, ProbeRequest, Volume, VolumeCapability,
 };
+use driver::kernel::loop_device;
 use rustix::mount::MountPropagationFlags;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -82,6 +83,7 @@ impl Bench {
         command
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("FAILPOINT_DIR", self.path("failpoints"))
             .arg("--node-name=node-1")
             .arg(format!("--pool={}", self.path("pool").display()))
             .arg(format!("--endpoint={}", self.path("csi.sock").display()))
@@ -215,16 +217,11 @@ impl Loop {
         std::fs::read_to_string(path).unwrap().trim().to_owned()
     }
 
-    pub fn device(&self) -> PathBuf {
-        Path::new("/dev").join(&self.name)
-    }
-
+    /// By the file's identity, and only while that holds: the number may be another test's by now.
     pub fn detach(&self) {
-        let _ = Command::new("losetup")
-            .arg("-d")
-            .arg(self.device())
-            .stderr(Stdio::null())
-            .status();
+        if let Ok(Some(device)) = loop_device::find(&self.file, &self.file) {
+            let _ = device.detach();
+        }
     }
 }
 
@@ -275,6 +272,20 @@ impl Driver {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Whether it ended by aborting, which takes the kernel a moment.
+    #[cfg(feature = "failpoints")]
+    pub fn has_aborted(&mut self) -> bool {
+        use std::os::unix::process::ExitStatusExt as _;
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.signal() == Some(rustix::process::Signal::ABORT.as_raw());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
     }
 
     /// Calls that outlive it.
