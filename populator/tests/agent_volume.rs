@@ -234,7 +234,10 @@ async fn a_driver_that_restarts_is_waited_for() {
     bench
         .driver
         .fail("CreateVolume", [away(), Status::aborted("busy"), away()]);
-    bench.driver.fail("NodeUnstageVolume", [away()]);
+    bench.driver.fail(
+        "NodeUnstageVolume",
+        [away(), Status::internal("busy"), away()],
+    );
     bench.fill().await.unwrap();
     bench.assert_clean();
     let calls = bench.driver.calls();

@@ -3,9 +3,8 @@
 //! Every call is idempotent by CSI, so one whose answer is lost is simply made again: for a while
 //! when the driver is away or busy with the same volume, since drivers restart.
 
-use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crds::restore_order::{MadeVolume, OrderVolume};
 use csi::v1::controller_client::ControllerClient;
@@ -24,121 +23,13 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
 use super::metrics::{self, Metrics};
-use super::registry::{DriverError, Drivers};
+use super::registry::Drivers;
 use super::volume::Abilities;
 
-/// The calls that are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rpc {
-    /// Whether volumes can be reached from everywhere.
-    GetPluginCapabilities,
-    /// What the controller service can do.
-    ControllerGetCapabilities,
-    /// How much room there is.
-    GetCapacity,
-    /// Makes a volume, or finds the one of the same name.
-    CreateVolume,
-    /// Deletes it.
-    DeleteVolume,
-    /// What the node service can do.
-    NodeGetCapabilities,
-    /// Where the node is.
-    NodeGetInfo,
-    /// Makes the volume ready on the node.
-    NodeStageVolume,
-    /// Shows it at a path.
-    NodePublishVolume,
-    /// Takes it away from the path.
-    NodeUnpublishVolume,
-    /// Undoes the staging.
-    NodeUnstageVolume,
-}
+mod call;
 
-impl Rpc {
-    /// The method's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::GetPluginCapabilities => "GetPluginCapabilities",
-            Self::ControllerGetCapabilities => "ControllerGetCapabilities",
-            Self::GetCapacity => "GetCapacity",
-            Self::CreateVolume => "CreateVolume",
-            Self::DeleteVolume => "DeleteVolume",
-            Self::NodeGetCapabilities => "NodeGetCapabilities",
-            Self::NodeGetInfo => "NodeGetInfo",
-            Self::NodeStageVolume => "NodeStageVolume",
-            Self::NodePublishVolume => "NodePublishVolume",
-            Self::NodeUnpublishVolume => "NodeUnpublishVolume",
-            Self::NodeUnstageVolume => "NodeUnstageVolume",
-        }
-    }
-}
-
-impl fmt::Display for Rpc {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// Why a call failed, after all its tries.
-#[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    /// The driver could not be found.
-    #[error(transparent)]
-    Driver(#[from] DriverError),
-    /// It answered with an error, or not at all.
-    #[error("the CSI driver {driver} answered {rpc} with {code:?}: {message}")]
-    Answer {
-        /// The driver.
-        driver: String,
-        /// The call.
-        rpc: Rpc,
-        /// What it answered.
-        code: Code,
-        /// In its own words, fit for printing.
-        message: String,
-    },
-}
-
-impl CallError {
-    /// The gRPC code, where the driver was reached.
-    pub fn code(&self) -> Option<Code> {
-        match self {
-            Self::Driver(_) => None,
-            Self::Answer { code, .. } => Some(*code),
-        }
-    }
-}
-
-/// How long a driver that is away or busy is waited for.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// For how long a call is made again.
-    pub total: Duration,
-    /// The pause after the first try; it doubles.
-    pub pause: Duration,
-    /// The longest pause.
-    pub pause_max: Duration,
-}
-
-impl Default for Patience {
-    /// A minute: a driver's pod restarts in less.
-    fn default() -> Self {
-        Self {
-            total: Duration::from_secs(60),
-            pause: Duration::from_millis(100),
-            pause_max: Duration::from_secs(5),
-        }
-    }
-}
-
-impl Patience {
-    /// One try.
-    pub const NONE: Self = Self {
-        total: Duration::ZERO,
-        pause: Duration::ZERO,
-        pause_max: Duration::ZERO,
-    };
-}
+pub use call::{CallError, Patience, Rpc};
+use call::{code, printable};
 
 /// One CSI driver, called on this node.
 #[derive(Debug, Clone)]
@@ -148,9 +39,6 @@ pub struct Plugin {
     patience: Patience,
     metrics: Metrics,
 }
-
-/// The longest text of a driver that is passed on, in characters.
-const TEXT: usize = 512;
 
 impl Plugin {
     /// The driver of this name.
@@ -181,14 +69,10 @@ impl Plugin {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            let again = match error.code() {
-                None | Some(Code::Unavailable) => {
-                    self.drivers.forget(&self.name);
-                    true
-                }
-                Some(code) => code == Code::Aborted,
-            };
-            if !again || begun.elapsed() + pause > self.patience.total {
+            if matches!(error.code(), None | Some(Code::Unavailable)) {
+                self.drivers.forget(&self.name);
+            }
+            if begun.elapsed() + pause > self.patience.with(rpc, error.code()) {
                 return Err(error);
             }
             tracing::debug!(driver = self.name, %rpc, %error, "called again soon");
@@ -456,30 +340,4 @@ fn unless_unknown(answer: Result<(), CallError>) -> Result<(), CallError> {
         Err(error) if error.code() == Some(Code::NotFound) => Ok(()),
         answer => answer,
     }
-}
-
-/// The code of a failed call. What the transport says about a server that went away in the middle of
-/// a call is Unknown, Internal or Cancelled, and has a source, which no server's answer has.
-fn code(status: &Status) -> Code {
-    match status.code() {
-        Code::Unknown | Code::Internal | Code::Cancelled
-            if std::error::Error::source(status).is_some() =>
-        {
-            Code::Unavailable
-        }
-        code => code,
-    }
-}
-
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|character| {
-            if character.is_control() {
-                ' '
-            } else {
-                character
-            }
-        })
-        .take(TEXT)
-        .collect()
 }

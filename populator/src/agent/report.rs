@@ -71,13 +71,12 @@ impl Reporter {
     }
 
     /// Makes `status` true in the API before this returns; with `version`, only if the order is
-    /// still the one of that resource version.
+    /// still the one of that resource version. To be called when all is [settled](Self::settled).
     pub async fn announce(
         &self,
         status: RestoreOrderStatus,
         version: Option<&str>,
     ) -> Result<(), kube::Error> {
-        self.settled().await;
         let _gate = self.gate.lock().await;
         patch(&self.api, &self.name, &status, version).await?;
         self.desired.send_replace(status.clone());

@@ -244,6 +244,8 @@ impl Worker {
     /// Says that an attempt begins, before anything of an earlier one is taken away: from then on
     /// nobody counts on what it may have reported.
     async fn announce(&self, order: &RestoreOrder) -> Result<(), StepError> {
+        // Our own reports must not be what makes the look below stale.
+        self.reporter.settled().await;
         let old = self.reporter.status().borrow().clone();
         let version = if self.record.is_some() || old.volume.is_some() {
             let name = order.metadata.name.as_deref().unwrap_or_default();

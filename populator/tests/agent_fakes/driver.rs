@@ -423,6 +423,7 @@ impl Node for Service {
 /// How long a driver is waited for in tests.
 pub const PATIENCE: populator::agent::plugin::Patience = populator::agent::plugin::Patience {
     total: Duration::from_secs(2),
+    busy: Duration::from_millis(500),
     pause: Duration::from_millis(10),
     pause_max: Duration::from_millis(100),
 };
