@@ -1,0 +1,156 @@
+//! The agents that are alive, what they serve, and which of them has room.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::ResourceExt as _;
+
+use crate::lease::{self, Drivers};
+
+/// The agents with a Lease, by node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Agents(BTreeMap<String, Agent>);
+
+/// One agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// Whether its Lease was renewed in time.
+    pub alive: bool,
+    /// What it serves.
+    pub drivers: Drivers,
+}
+
+impl Agents {
+    /// Reads the Leases of the populator's namespace, as of `now`.
+    pub fn read<'a>(leases: impl IntoIterator<Item = &'a Lease>, now: Timestamp) -> Self {
+        let prefix = lease::name("");
+        Self(
+            leases
+                .into_iter()
+                .filter_map(|lease| {
+                    let name = lease.name_any();
+                    let node = name.strip_prefix(&prefix)?;
+                    Some((node.to_owned(), Agent::read(lease, now)))
+                })
+                .collect(),
+        )
+    }
+
+    /// Whether the agent of `node` is alive.
+    pub fn is_alive(&self, node: &str) -> bool {
+        self.0.get(node).is_some_and(|agent| agent.alive)
+    }
+
+    /// Whether the agent of `node` is alive and serves `driver`.
+    pub fn serves(&self, node: &str, driver: &str) -> bool {
+        self.0
+            .get(node)
+            .is_some_and(|agent| agent.alive && agent.drivers.contains_key(driver))
+    }
+
+    /// Whether any agent alive serves `driver`.
+    pub fn any_serves(&self, driver: &str) -> bool {
+        self.0.keys().any(|node| self.serves(node, driver))
+    }
+
+    /// The node with the most room for `driver`, of those that can make a volume of `required`
+    /// bytes and pass `allowed`.
+    pub fn roomiest(
+        &self,
+        driver: &str,
+        required: u64,
+        allowed: impl Fn(&str) -> bool,
+    ) -> Option<&str> {
+        let required = i64::try_from(required).unwrap_or(i64::MAX);
+        self.0
+            .iter()
+            .filter(|(node, agent)| agent.alive && allowed(node))
+            .filter_map(|(node, agent)| Some((node, agent.drivers.get(driver)?)))
+            .filter(|(_, room)| {
+                room.available_bytes >= required
+                    && room
+                        .maximum_volume_bytes
+                        .is_none_or(|most| most >= required)
+            })
+            .max_by_key(|(_, room)| room.available_bytes)
+            .map(|(node, _)| node.as_str())
+    }
+}
+
+impl Agent {
+    fn read(lease: &Lease, now: Timestamp) -> Self {
+        let alive = lease.spec.as_ref().is_some_and(|spec| {
+            let seconds = spec
+                .lease_duration_seconds
+                .unwrap_or(lease::DURATION_SECONDS);
+            spec.holder_identity
+                .as_deref()
+                .is_some_and(|holder| !holder.is_empty())
+                && spec.renew_time.as_ref().is_some_and(|renewed| {
+                    now.duration_since(renewed.0) < SignedDuration::from_secs(seconds.into())
+                })
+        });
+        let drivers = lease
+            .annotations()
+            .get(lease::DRIVERS)
+            .and_then(|json| serde_json::from_str(json).ok())
+            .unwrap_or_default();
+        Self { alive, drivers }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use serde_json::json;
+
+    pub(crate) const NOW: &str = "2026-01-01T00:01:00Z";
+
+    pub(crate) fn agents(list: &[(&str, &str, i64)]) -> Agents {
+        let leases: Vec<Lease> = list
+            .iter()
+            .map(|(node, renewed, available)| {
+                serde_json::from_value(json!({
+                    "metadata": {
+                        "name": format!("agent-{node}"),
+                        "annotations": {
+                            lease::DRIVERS: format!(r#"{{"d": {{"availableBytes": {available}, "maximumVolumeBytes": 100}}}}"#)
+                        },
+                    },
+                    "spec": {
+                        "holderIdentity": "pod", "leaseDurationSeconds": 40, "renewTime": renewed,
+                    },
+                }))
+                .unwrap()
+            })
+            .collect();
+        Agents::read(&leases, NOW.parse().unwrap())
+    }
+
+    #[test]
+    fn only_agents_alive_count() {
+        let agents = agents(&[
+            ("a", "2026-01-01T00:00:50.000000Z", 50),
+            ("b", "2026-01-01T00:00:10.000000Z", 500),
+        ]);
+        assert!(agents.serves("a", "d") && !agents.serves("a", "other"));
+        assert!(!agents.is_alive("b") && !agents.serves("b", "d") && !agents.is_alive("c"));
+        assert!(agents.any_serves("d") && !agents.any_serves("other"));
+    }
+
+    #[test]
+    fn the_roomiest_is_chosen() {
+        let renewed = "2026-01-01T00:00:50.000000Z";
+        let agents = agents(&[("a", renewed, 50), ("b", renewed, 70), ("c", renewed, 9)]);
+        assert_eq!(agents.roomiest("d", 10, |_| true), Some("b"));
+        assert_eq!(agents.roomiest("d", 10, |node| node != "b"), Some("a"));
+        assert_eq!(agents.roomiest("d", 80, |_| true), None);
+        assert_eq!(
+            agents.roomiest("d", 101, |_| true),
+            None,
+            "above the most for one volume"
+        );
+        assert_eq!(agents.roomiest("other", 1, |_| true), None);
+    }
+}

@@ -1,0 +1,128 @@
+//! What every part of a leading controller shares.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::api::{Patch, PatchParams};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::memory::Memory;
+use super::metrics::Metrics;
+use super::queue::Queue;
+use super::watches::Stores;
+
+/// The field manager of everything that the controller applies.
+pub const MANAGER: &str = "populator-controller";
+
+/// What is worked on, one at a time for each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    /// The restore of one PVC.
+    Claim(ClaimKey),
+    /// What is seen of a VolumeBackup.
+    Backup {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// What is seen of a BackupStore.
+    Store {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// One PVC: another one of the same name is another key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClaimKey {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+impl ClaimKey {
+    /// The key of a PVC.
+    pub fn of(claim: &PersistentVolumeClaim) -> Option<Self> {
+        Some(Self {
+            namespace: claim.namespace()?,
+            name: claim.name_any(),
+            uid: claim.uid()?,
+        })
+    }
+}
+
+/// What every part of a leading controller shares.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// The namespace of orders and Leases.
+    pub namespace: String,
+    /// The drivers that the administrator named.
+    pub drivers: Arc<[String]>,
+    /// For how long URLs are signed.
+    pub url_lifetime: Duration,
+    /// What the watches show.
+    pub stores: Stores,
+    /// What is to be worked on.
+    pub queue: Arc<Queue<Key>>,
+    /// What this process remembers.
+    pub memory: Memory,
+    /// Figures.
+    pub metrics: Metrics,
+}
+
+impl Context {
+    /// An API of the populator's own namespace.
+    pub fn own<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// An API of a user's namespace.
+    pub fn of<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Makes `status` the status of the object of that name and UID.
+    pub async fn apply_status<K, S>(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        status: &S,
+    ) -> Result<K, kube::Error>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + DeserializeOwned
+            + Clone
+            + std::fmt::Debug,
+        S: Serialize,
+    {
+        // With the UID, a status never lands on an object of the same name made later.
+        let patch = serde_json::json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            "metadata": { "name": name, "uid": uid },
+            "status": status,
+        });
+        let parameters = PatchParams::apply(MANAGER).force();
+        self.of::<K>(namespace)
+            .patch_status(name, &parameters, &Patch::Apply(&patch))
+            .await
+    }
+}

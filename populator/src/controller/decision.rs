@@ -1,0 +1,345 @@
+//! What to do next for one PVC: a pure function of what is known.
+//!
+//! Where something must be looked up first, the answer is a look: the caller adds what it saw to
+//! [`Observed`] and asks again. So every rule about what must be known before what is done stands
+//! here, and is tested without an API server.
+
+mod disposal;
+mod filling;
+mod placement;
+
+#[cfg(test)]
+pub(super) mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::restore_order::{Cure, Failure, Goal, RestoreOrder};
+use crds::volume_restore::{Phase, VolumeRestoreStatus};
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
+
+use super::agents::Agents;
+use super::claim::Claim;
+use super::class::Class;
+use super::refusal::{Again, Refusal};
+use super::resolution::Pinned;
+
+/// How often an agent that is at work is checked for being alive.
+const ALIVE_CHECK: SignedDuration = SignedDuration::from_secs(15);
+
+/// All that a decision rests on.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The time.
+    pub now: Timestamp,
+    /// The PVC.
+    pub claim: ClaimSight,
+    /// Its VolumeRestore.
+    pub restore: Option<Restore>,
+    /// Its order.
+    pub order: Option<Arc<RestoreOrder>>,
+    /// Its StorageClass.
+    pub class: Option<Class>,
+    /// The archive, once it was looked at.
+    pub archive: Option<Result<Pinned, Refusal>>,
+    /// The PersistentVolume of the order's name.
+    pub volume: VolumeSight,
+    /// The Node object of the order's node.
+    pub node: NodeSight,
+    /// The agents.
+    pub agents: Agents,
+    /// When the failed attempt may be repeated.
+    pub retry_at: Option<Timestamp>,
+    /// Nodes that had no room, and until when they are left alone.
+    pub full_nodes: BTreeMap<String, Timestamp>,
+    /// The drivers that the administrator named.
+    pub drivers: Arc<[String]>,
+    /// For how long URLs are signed.
+    pub url_lifetime: Duration,
+}
+
+/// What is known of the PVC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimSight {
+    /// As the watch last showed it.
+    Cached(Claim),
+    /// As the API server has just shown it.
+    Live(Claim),
+    /// The watch shows none of this UID.
+    NotCached,
+    /// The API server has just said that there is none of this UID.
+    Gone,
+}
+
+/// What is known of the PersistentVolume named like the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VolumeSight {
+    /// Nobody has looked.
+    Unknown,
+    /// This process has made it earlier.
+    Made,
+    /// The API server has just shown it, with the order's volume in it.
+    Ours,
+    /// The API server has just shown one of that name with another volume in it.
+    Foreign,
+    /// The API server has just said that there is none.
+    Absent,
+}
+
+/// What is known of the Node object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeSight {
+    /// Nobody has looked.
+    Unknown,
+    /// The API server has just shown it.
+    Present,
+    /// The API server has just said that there is none.
+    Absent,
+}
+
+/// A VolumeRestore.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Restore {
+    /// Its UID.
+    pub uid: String,
+    /// Its generation.
+    pub generation: Option<i64>,
+    /// The UID of the PVC that it speaks of.
+    pub claim_uid: String,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// What this program last wrote there.
+    pub status: VolumeRestoreStatus,
+}
+
+/// The answer: what to do, and what people shall see meanwhile.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// What to do.
+    pub step: Step,
+    /// What people shall see, `None` for what they see already.
+    pub stance: Option<Stance>,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Look: ask the API server for the PVC.
+    LookAtClaim,
+    /// Look: ask the API server for the PersistentVolume.
+    LookAtVolume,
+    /// Look: ask the API server for the order's Node.
+    LookAtNode,
+    /// Look: find the archive, pin it and sign a URL.
+    Resolve,
+    /// Create the VolumeRestore.
+    CreateRestore,
+    /// Delete the VolumeRestore, which speaks of an earlier PVC of the same name.
+    ReplaceRestore,
+    /// Create the order, for this node.
+    CreateOrder {
+        /// The node.
+        node: String,
+    },
+    /// Put a fresh URL into the order.
+    RenewAccess,
+    /// Have the agent try again.
+    Retry,
+    /// Ask the scheduler for another node.
+    ClearNode,
+    /// Record in the order that the volume is about to be Kubernetes' own.
+    RecordPublishing,
+    /// Create the PersistentVolume.
+    CreateVolume,
+    /// Have the agent delete the volume.
+    Discard,
+    /// Take the finalizer off the order and delete it.
+    DropOrder,
+    /// Nothing until something changes, or until then.
+    Wait(Wait),
+}
+
+/// How long to do nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Until a watch shows a change.
+    OnChange,
+    /// At most until then.
+    Until(Timestamp),
+    /// For a while that grows each time.
+    Growing,
+}
+
+/// What people shall see.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stance {
+    /// It cannot begin yet.
+    Refused(Refusal),
+    /// The API server refuses what must be done, for this reason.
+    Hindered(String),
+    /// The archive is fine; no pod wants the volume yet.
+    WaitingForConsumer,
+    /// What an earlier attempt left on a node is being deleted.
+    CleaningUp,
+    /// The order lies with the agent.
+    Waiting,
+    /// The agent makes the volume.
+    Provisioning,
+    /// The agent unpacks.
+    Restoring,
+    /// An attempt failed and another one will follow by itself.
+    Retrying(Failure),
+    /// The node has no room and another one is sought.
+    Moving(Failure),
+    /// The agent does not answer.
+    AgentSilent,
+    /// The volume is complete and being handed over.
+    Publishing,
+    /// The PVC is bound to it.
+    Completed,
+    /// It is over, and a person must do something.
+    Failed(Failure),
+}
+
+impl Decision {
+    fn new(step: Step, stance: impl Into<Option<Stance>>) -> Self {
+        Self {
+            step,
+            stance: stance.into(),
+        }
+    }
+
+    /// Nothing to do until something changes.
+    fn settled() -> Self {
+        Self::new(Step::Wait(Wait::OnChange), None)
+    }
+
+    fn refused(refusal: Refusal) -> Self {
+        let wait = match refusal.again() {
+            Again::OnChange => Wait::OnChange,
+            Again::Later => Wait::Growing,
+        };
+        Self::new(Step::Wait(wait), Stance::Refused(refusal))
+    }
+}
+
+/// What to do next for one PVC. Deletion is handled before anything is looked up.
+pub fn next(observed: &Observed) -> Decision {
+    let claim = match &observed.claim {
+        ClaimSight::Cached(claim) | ClaimSight::Live(claim) => claim,
+        ClaimSight::NotCached if observed.order.is_none() => return Decision::settled(),
+        ClaimSight::NotCached => return Decision::new(Step::LookAtClaim, None),
+        ClaimSight::Gone => return disposal::dispose(observed, None),
+    };
+    if claim.deleting {
+        return disposal::dispose(observed, None);
+    }
+    match &claim.volume {
+        Some(volume) if *volume == claim.volume_name() => bound(observed, claim),
+        Some(volume) => bound_elsewhere(observed, claim, volume),
+        None => unbound(observed, claim),
+    }
+}
+
+/// The VolumeRestore must be there and speak of this PVC before anything is told or done.
+fn without_restore(observed: &Observed, claim: &Claim) -> Option<Decision> {
+    let step = match &observed.restore {
+        None => Step::CreateRestore,
+        Some(restore) if restore.deleting => Step::Wait(Wait::OnChange),
+        Some(restore) if restore.claim_uid != claim.uid => Step::ReplaceRestore,
+        Some(_) => return None,
+    };
+    Some(Decision::new(step, None))
+}
+
+/// Kubernetes gave the PVC the volume of the order's name.
+fn bound(observed: &Observed, claim: &Claim) -> Decision {
+    let Some(order) = &observed.order else {
+        return Decision::settled();
+    };
+    if order.spec.goal != Goal::Published {
+        // Not by us: the volume of this order was never shown to anybody.
+        return bound_elsewhere(observed, claim, &claim.volume_name());
+    }
+    if !claim.bound {
+        return Decision::new(Step::Wait(Wait::OnChange), Stance::Publishing);
+    }
+    // The VolumeRestore may have been deleted meanwhile: the result is told once more.
+    without_restore(observed, claim)
+        .unwrap_or_else(|| Decision::new(Step::DropOrder, Stance::Completed))
+}
+
+/// Kubernetes gave the PVC some other volume: binding ignores data sources.
+fn bound_elsewhere(observed: &Observed, claim: &Claim, volume: &str) -> Decision {
+    if let Some(decision) = without_restore(observed, claim) {
+        return decision;
+    }
+    let done = observed
+        .restore
+        .as_ref()
+        .is_some_and(|restore| matches!(restore.status.phase, Phase::Completed | Phase::Failed));
+    let stance = Stance::Failed(Failure {
+        reason: "BoundElsewhere".to_owned(),
+        message: format!(
+            "Kubernetes bound this PVC to the PersistentVolume {volume}, which does not hold the \
+             data of VolumeBackup {}; delete the PVC and make it again when no PersistentVolume \
+             without a claim fits it",
+            claim.backup
+        ),
+        cure: Cure::Person,
+    });
+    disposal::dispose(observed, (!done).then_some(stance))
+}
+
+fn unbound(observed: &Observed, claim: &Claim) -> Decision {
+    if let Some(decision) = without_restore(observed, claim) {
+        return decision;
+    }
+    let failed = observed
+        .restore
+        .as_ref()
+        .is_some_and(|restore| restore.status.phase == Phase::Failed);
+    match &observed.order {
+        _ if failed => disposal::dispose(observed, None),
+        None => placement::begin(observed, claim),
+        Some(order) => match order.spec.goal {
+            Goal::Filled => filling::fill(observed, claim, order),
+            Goal::Published => publishing(observed),
+            Goal::Deleted => disposal::dispose(observed, Some(Stance::CleaningUp)),
+        },
+    }
+}
+
+/// The volume is complete, and nothing may delete it any more.
+fn publishing(observed: &Observed) -> Decision {
+    let stance = Stance::Publishing;
+    match (observed.volume, &observed.claim) {
+        (VolumeSight::Made | VolumeSight::Ours, _) => {
+            Decision::new(Step::Wait(Wait::OnChange), stance)
+        }
+        (VolumeSight::Foreign, _) => disposal::dispose(
+            observed,
+            Some(Stance::Failed(Failure {
+                reason: "VolumeNameTaken".to_owned(),
+                message: "a PersistentVolume of the name that this restore must use exists and \
+                          holds something else; have the administrator delete it"
+                    .to_owned(),
+                cure: Cure::Person,
+            })),
+        ),
+        (VolumeSight::Unknown | VolumeSight::Absent, ClaimSight::Live(_)) => {
+            Decision::new(Step::CreateVolume, stance)
+        }
+        (VolumeSight::Unknown | VolumeSight::Absent, _) => Decision::new(Step::LookAtClaim, stance),
+    }
+}
+
+/// Whether the controller's finalizer is on the order.
+pub fn has_finalizer(order: &RestoreOrder) -> bool {
+    order
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == super::order::CLEAN_UP)
+}

@@ -1,0 +1,162 @@
+//! An order whose volume is being filled: the agent's answers and failures.
+
+use std::time::Duration;
+
+use crds::restore_order::{Cure, Failure, RestoreOrder, State};
+use jiff::Timestamp;
+
+use super::{ALIVE_CHECK, Decision, NodeSight, Observed, Stance, Step, Wait, placement};
+use crate::controller::claim::Claim;
+use crate::units;
+
+/// Bytes that may be fetched for one restore: this many times the archive, and a little more so
+/// that small archives are not given up after a few broken connections.
+const BUDGET_TIMES: i64 = 3;
+const BUDGET_EXTRA: i64 = 64 << 20;
+
+/// The order's volume shall be filled.
+pub(super) fn fill(observed: &Observed, claim: &Claim, order: &RestoreOrder) -> Decision {
+    if order.metadata.deletion_timestamp.is_some() || placement::moved(observed, claim, order) {
+        return Decision::new(Step::Discard, Stance::CleaningUp);
+    }
+    let status = order.status.clone().unwrap_or_default();
+    // What an agent said of an earlier attempt says nothing of this one, except that it is done.
+    let current = status.attempt >= order.spec.attempt;
+    match status.state {
+        State::Filled => filled(
+            order,
+            status.volume.as_ref().map(|made| made.capacity_bytes),
+        ),
+        State::Deleted => Decision::new(Step::Discard, Stance::CleaningUp),
+        State::Failed if current => {
+            let failure = status.failure.unwrap_or_default();
+            failed(observed, claim, order, failure, status.bytes_fetched)
+        }
+        State::Failed | State::Waiting => at_work(observed, claim, order, Stance::Waiting),
+        State::Provisioning => at_work(observed, claim, order, Stance::Provisioning),
+        State::Restoring => at_work(observed, claim, order, Stance::Restoring),
+    }
+}
+
+fn filled(order: &RestoreOrder, capacity: Option<i64>) -> Decision {
+    let required = order.spec.volume.required_bytes;
+    match capacity {
+        // A capacity of 0 means what was asked for (CSI, CreateVolume).
+        Some(capacity) if capacity == 0 || capacity >= required => {
+            Decision::new(Step::RecordPublishing, Stance::Publishing)
+        }
+        Some(capacity) => Decision::new(
+            Step::Discard,
+            Stance::Failed(Failure {
+                reason: "VolumeTooSmall".to_owned(),
+                message: format!(
+                    "the CSI driver {} made a volume of {} where {} were asked for; ask for a size \
+                     that it can make",
+                    order.spec.volume.driver,
+                    bytes(capacity),
+                    bytes(required)
+                ),
+                cure: Cure::Person,
+            }),
+        ),
+        None => Decision::new(
+            Step::Discard,
+            Stance::Failed(Failure {
+                reason: "AgentAnswerInvalid".to_owned(),
+                message: "the agent reported a filled volume without saying which; update the \
+                          agents and the controller of the populator to the same version"
+                    .to_owned(),
+                cure: Cure::Person,
+            }),
+        ),
+    }
+}
+
+fn bytes(number: i64) -> String {
+    units::bytes(u64::try_from(number).unwrap_or(0))
+}
+
+/// The agent is to be at it.
+fn at_work(observed: &Observed, claim: &Claim, order: &RestoreOrder, stance: Stance) -> Decision {
+    if !observed.agents.is_alive(&order.spec.node_name) {
+        return match observed.node {
+            NodeSight::Unknown => Decision::new(Step::LookAtNode, None),
+            NodeSight::Absent => leave_node(observed, claim, order, Stance::AgentSilent),
+            NodeSight::Present => Decision::new(
+                Step::Wait(Wait::Until(observed.now + ALIVE_CHECK)),
+                Stance::AgentSilent,
+            ),
+        };
+    }
+    if observed.now >= renew_at(order, observed.url_lifetime) {
+        return Decision::new(Step::RenewAccess, stance);
+    }
+    Decision::new(Step::Wait(Wait::Until(observed.now + ALIVE_CHECK)), stance)
+}
+
+/// A URL is renewed when half of its life is over.
+fn renew_at(order: &RestoreOrder, lifetime: Duration) -> Timestamp {
+    order.spec.access.expires.0 - lifetime / 2
+}
+
+fn failed(
+    observed: &Observed,
+    claim: &Claim,
+    order: &RestoreOrder,
+    failure: Failure,
+    fetched: i64,
+) -> Decision {
+    match failure.cure {
+        Cure::Person => Decision::new(Step::Discard, Stance::Failed(failure)),
+        Cure::OtherNode => leave_node(observed, claim, order, Stance::Moving(failure)),
+        Cure::Time if fetched > budget(order.spec.archive.size) => Decision::new(
+            Step::Discard,
+            Stance::Failed(Failure {
+                reason: "BudgetSpent".to_owned(),
+                message: format!(
+                    "after {} attempts {} were fetched for an archive of {}, and the last failure \
+                     was: {}; see that the connection between nodes and store is stable",
+                    order.spec.attempt,
+                    bytes(fetched),
+                    bytes(order.spec.archive.size),
+                    failure.message,
+                ),
+                cure: Cure::Person,
+            }),
+        ),
+        Cure::Time => {
+            let step = match observed.retry_at {
+                Some(due) if observed.now < due => Step::Wait(Wait::Until(due)),
+                _ => Step::Retry,
+            };
+            Decision::new(step, Stance::Retrying(failure))
+        }
+    }
+}
+
+/// How many bytes may be fetched for an archive of `size`.
+pub(super) fn budget(size: i64) -> i64 {
+    size.saturating_mul(BUDGET_TIMES)
+        .saturating_add(BUDGET_EXTRA)
+}
+
+/// Gives up the order's node: first the scheduler's choice, then the volume, so that after a crash
+/// in between the failed order still tells that the choice is to be cleared.
+fn leave_node(
+    observed: &Observed,
+    claim: &Claim,
+    order: &RestoreOrder,
+    stance: Stance,
+) -> Decision {
+    let chosen_by_scheduler = observed
+        .class
+        .as_ref()
+        .is_some_and(|class| class.waits_for_consumer)
+        && claim.selected_node.as_ref() == Some(&order.spec.node_name);
+    let step = if chosen_by_scheduler {
+        Step::ClearNode
+    } else {
+        Step::Discard
+    };
+    Decision::new(step, stance)
+}

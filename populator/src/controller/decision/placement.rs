@@ -1,0 +1,117 @@
+//! Before there is an order: whether a restore can begin, and on which node.
+
+use crds::restore_order::RestoreOrder;
+
+use super::{Decision, Observed, Stance, Step, Wait};
+use crate::controller::claim::Claim;
+use crate::controller::class::Class;
+use crate::controller::refusal::Refusal;
+
+/// The next step towards an order. What a person must mend is told in this order: what the PVC
+/// asks for, its class, the archive, the node. The archive is looked at before a pod wants the
+/// volume, so that a mistake is seen in seconds.
+pub(super) fn begin(observed: &Observed, claim: &Claim) -> Decision {
+    if let Some(refusal) = &claim.refusal {
+        return Decision::refused(refusal.clone());
+    }
+    let class = match (&claim.class, &observed.class) {
+        (None, _) => return Decision::refused(Refusal::NoClass),
+        (Some(name), None) => {
+            return Decision::refused(Refusal::ClassNotFound {
+                class: name.clone(),
+            });
+        }
+        (Some(_), Some(class)) => class,
+    };
+    if let Some(refusal) = class.refusal(&observed.drivers) {
+        return Decision::refused(refusal);
+    }
+    let pinned = match &observed.archive {
+        None => return Decision::new(Step::Resolve, None),
+        Some(Err(refusal)) => return Decision::refused(refusal.clone()),
+        Some(Ok(pinned)) => pinned,
+    };
+    let size = u64::try_from(pinned.archive.size).unwrap_or(0);
+    if size > claim.required_bytes {
+        return Decision::refused(Refusal::DoesNotFit {
+            size,
+            required: claim.required_bytes,
+        });
+    }
+    if class.waits_for_consumer {
+        on_selected_node(observed, claim, class)
+    } else {
+        on_roomiest_node(observed, claim, class)
+    }
+}
+
+fn on_selected_node(observed: &Observed, claim: &Claim, class: &Class) -> Decision {
+    let Some(node) = &claim.selected_node else {
+        return Decision::new(Step::Wait(Wait::OnChange), Stance::WaitingForConsumer);
+    };
+    if !observed.agents.serves(node, &class.driver) {
+        return Decision::refused(Refusal::NoAgentOnNode {
+            node: node.clone(),
+            driver: class.driver.clone(),
+        });
+    }
+    match observed.full_nodes.get(node) {
+        // The scheduler came back to a node that has just said that it has no room.
+        Some(until) if observed.now < *until => {
+            Decision::new(Step::Wait(Wait::Until(*until)), no_room(claim, class))
+        }
+        _ => create(node),
+    }
+}
+
+fn on_roomiest_node(observed: &Observed, claim: &Claim, class: &Class) -> Decision {
+    let driver = &class.driver;
+    if !observed.agents.any_serves(driver) {
+        return Decision::refused(Refusal::NoAgent {
+            driver: driver.clone(),
+        });
+    }
+    let is_open = |node: &str| {
+        observed
+            .full_nodes
+            .get(node)
+            .is_none_or(|until| observed.now >= *until)
+    };
+    match observed
+        .agents
+        .roomiest(driver, claim.required_bytes, is_open)
+    {
+        Some(node) => create(node),
+        None => Decision::new(Step::Wait(Wait::Growing), no_room(claim, class)),
+    }
+}
+
+fn create(node: &str) -> Decision {
+    Decision::new(
+        Step::CreateOrder {
+            node: node.to_owned(),
+        },
+        None,
+    )
+}
+
+fn no_room(claim: &Claim, class: &Class) -> Stance {
+    Stance::Refused(Refusal::NoRoom {
+        driver: class.driver.clone(),
+        required: claim.required_bytes,
+    })
+}
+
+/// Whether the scheduler has chosen another node than the order's since. A choice taken back says
+/// nothing: the volume goes on where it is until there is another one.
+pub(super) fn moved(observed: &Observed, claim: &Claim, order: &RestoreOrder) -> bool {
+    let follows_scheduler = observed
+        .class
+        .as_ref()
+        .is_some_and(|class| class.waits_for_consumer);
+    follows_scheduler
+        && claim
+            .selected_node
+            .as_ref()
+            .is_some_and(|node| *node != order.spec.node_name)
+}

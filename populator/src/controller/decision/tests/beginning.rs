@@ -1,0 +1,104 @@
+//! Before there is an order.
+
+use super::*;
+
+#[test]
+fn a_ready_claim_gets_an_order_on_the_selected_node() {
+    let node = "n1".to_owned();
+    assert_eq!(step(&observed(|_| ())), Step::CreateOrder { node });
+}
+
+#[test]
+fn the_restore_comes_first() {
+    assert_eq!(step(&observed(|o| o.restore = None)), Step::CreateRestore);
+    let other = observed(|o| {
+        if let Some(restore) = &mut o.restore {
+            restore.claim_uid = "u0".to_owned();
+        }
+    });
+    assert_eq!(step(&other), Step::ReplaceRestore);
+}
+
+#[test]
+fn what_cannot_begin_is_refused_in_this_order() {
+    let all_wrong = |observed: &mut Observed| {
+        set_claim(|claim| {
+            claim.refusal = Some(Refusal::BlockMode);
+            claim.class = None;
+        })(observed);
+    };
+    assert_eq!(refusal(&observed(all_wrong)), "BlockModeUnsupported");
+    let no_class = observed(set_claim(|claim| claim.class = None));
+    assert_eq!(refusal(&no_class), "StorageClassMissing");
+    assert_eq!(
+        refusal(&observed(|o| o.class = None)),
+        "StorageClassNotFound"
+    );
+    let foreign = observed(|o| o.drivers = vec!["other".to_owned()].into());
+    assert_eq!(refusal(&foreign), "DriverUnsupported");
+    assert_eq!(step(&observed(|o| o.archive = None)), Step::Resolve);
+    let missing = observed(|o| {
+        o.archive = Some(Err(Refusal::BackupNotFound {
+            backup: "b".to_owned(),
+            namespace: "n".to_owned(),
+        }));
+    });
+    assert_eq!(refusal(&missing), "VolumeBackupNotFound");
+    assert_eq!(step(&missing), Step::Wait(Wait::OnChange));
+    let small = observed(set_claim(|claim| claim.required_bytes = 9));
+    assert_eq!(refusal(&small), "DoesNotFit");
+}
+
+#[test]
+fn the_archive_is_looked_at_before_a_pod_wants_the_volume() {
+    let early = observed(|o| {
+        set_claim(|claim| claim.selected_node = None)(o);
+        o.archive = None;
+    });
+    assert_eq!(step(&early), Step::Resolve);
+    let found = observed(set_claim(|claim| claim.selected_node = None));
+    assert_eq!(next(&found).stance, Some(Stance::WaitingForConsumer));
+}
+
+#[test]
+fn the_selected_node_needs_an_agent_and_room() {
+    let elsewhere = observed(set_claim(|claim| {
+        claim.selected_node = Some("n9".to_owned());
+    }));
+    assert_eq!(refusal(&elsewhere), "NoAgent");
+    let due = NOW.parse::<Timestamp>().unwrap() + SignedDuration::from_secs(9);
+    let full = observed(|o| o.full_nodes = BTreeMap::from([("n1".to_owned(), due)]));
+    assert_eq!(refusal(&full), "NoRoom");
+    assert_eq!(step(&full), Step::Wait(Wait::Until(due)));
+}
+
+#[test]
+fn an_immediate_class_goes_where_most_room_is() {
+    let immediate = |change: fn(&mut Observed)| {
+        observed(|o| {
+            if let Some(class) = &mut o.class {
+                class.waits_for_consumer = false;
+            }
+            set_claim(|claim| claim.selected_node = Some("ignored".to_owned()))(o);
+            change(o);
+        })
+    };
+    let node = |name: &str| Step::CreateOrder {
+        node: name.to_owned(),
+    };
+    assert_eq!(step(&immediate(|_| ())), node("n1"));
+    let full = immediate(|o| {
+        o.full_nodes = BTreeMap::from([("n1".to_owned(), o.now + ALIVE_CHECK)]);
+    });
+    assert_eq!(step(&full), node("n2"));
+    assert_eq!(
+        refusal(&immediate(|o| o.agents = Agents::default())),
+        "NoAgent"
+    );
+    let large = immediate(set_required_to_200);
+    assert_eq!(refusal(&large), "NoRoom");
+}
+
+fn set_required_to_200(observed: &mut Observed) {
+    set_claim(|claim| claim.required_bytes = 200)(observed);
+}

@@ -1,0 +1,166 @@
+//! What this process remembers of each restore, beside the API objects. All of it may be lost at
+//! any time: then a pause is shorter, or something is looked at once more.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crds::volume_restore::VolumeRestoreStatus;
+use jiff::{SignedDuration, Timestamp};
+
+/// The pauses between attempts of an agent.
+const RETRY: Backoff = Backoff {
+    first: Duration::from_secs(5),
+    most: Duration::from_secs(300),
+};
+
+/// The pauses between looks at what cannot be watched.
+const LOOK: Backoff = Backoff {
+    first: Duration::from_secs(5),
+    most: Duration::from_secs(60),
+};
+
+/// Pauses that double.
+#[derive(Clone, Copy, Debug)]
+struct Backoff {
+    first: Duration,
+    most: Duration,
+}
+
+impl Backoff {
+    /// The pause after the `failures`th failure, from 1, with up to a tenth more by chance, so that
+    /// many that failed together do not come back together.
+    fn pause(self, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(16);
+        let pause = self.first.saturating_mul(1 << doublings).min(self.most);
+        let chance = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
+        pause + pause / 10 * chance / 255
+    }
+}
+
+/// What is remembered, by PVC UID.
+#[derive(Debug, Default)]
+pub struct Memory(Mutex<HashMap<String, Remembered>>);
+
+/// What is remembered of one restore.
+#[derive(Clone, Debug, Default)]
+pub struct Remembered {
+    /// What was last written into which VolumeRestore.
+    pub reported: Option<Reported>,
+    /// The failed attempt that was seen, and when the next may begin.
+    retry: Option<(i64, Timestamp)>,
+    /// Nodes without room, how often they had none, and until when to leave them alone.
+    full: BTreeMap<String, (u32, Timestamp)>,
+    /// Whether this process has made the PersistentVolume.
+    pub made: bool,
+    looks: u32,
+}
+
+/// What was last written into a VolumeRestore. Later than what a watch shows, never earlier.
+#[derive(Clone, Debug)]
+pub struct Reported {
+    /// The VolumeRestore's UID.
+    pub restore: String,
+    /// Its status.
+    pub status: VolumeRestoreStatus,
+    /// When.
+    pub at: Instant,
+}
+
+impl Memory {
+    /// What is remembered of the restore of this PVC.
+    pub fn recall(&self, uid: &str) -> Remembered {
+        self.lock().get(uid).cloned().unwrap_or_default()
+    }
+
+    /// Remembers something.
+    pub fn update<T>(&self, uid: &str, change: impl FnOnce(&mut Remembered) -> T) -> T {
+        change(self.lock().entry(uid.to_owned()).or_default())
+    }
+
+    /// Forgets the PVC.
+    pub fn forget(&self, uid: &str) {
+        self.lock().remove(uid);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Remembered>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Remembered {
+    /// When the attempt after `attempt` may begin; the pause begins with the first call.
+    pub fn retry_at(&mut self, attempt: i64, now: Timestamp) -> Timestamp {
+        match self.retry {
+            Some((seen, due)) if seen == attempt => due,
+            _ => {
+                let due = now + RETRY.pause(u32::try_from(attempt).unwrap_or(u32::MAX));
+                self.retry = Some((attempt, due));
+                due
+            }
+        }
+    }
+
+    /// A node had no room.
+    pub fn full(&mut self, node: &str, now: Timestamp) {
+        let (times, until) = self.full.entry(node.to_owned()).or_insert((0, now));
+        *times = times.saturating_add(1);
+        *until = now + RETRY.pause(*times) + SignedDuration::from_secs(1);
+    }
+
+    /// Nodes to leave alone, and until when.
+    pub fn full_nodes(&self) -> BTreeMap<String, Timestamp> {
+        self.full
+            .iter()
+            .map(|(node, (_, until))| (node.clone(), *until))
+            .collect()
+    }
+
+    /// For how long to wait before looking again; longer each time.
+    pub fn next_look(&mut self) -> Duration {
+        self.looks = self.looks.saturating_add(1);
+        LOOK.pause(self.looks)
+    }
+
+    /// A look went well.
+    pub fn looked(&mut self) {
+        self.looks = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_most() {
+        for (failures, least) in [(1, 5), (2, 10), (3, 20), (7, 300), (100, 300)] {
+            let pause = RETRY.pause(failures);
+            let least = Duration::from_secs(least);
+            assert!(
+                pause >= least && pause <= least + least / 10,
+                "{failures}: {pause:?}"
+            );
+        }
+        assert!(LOOK.pause(50) <= Duration::from_secs(66));
+    }
+
+    #[test]
+    fn a_pause_begins_when_the_failure_is_first_seen() {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut memory = Remembered::default();
+        let due = memory.retry_at(1, now);
+        assert_eq!(memory.retry_at(1, now + SignedDuration::from_secs(3)), due);
+        assert!(memory.retry_at(2, due) > due);
+    }
+
+    #[test]
+    fn full_nodes_are_left_alone_for_longer_and_longer() {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut memory = Remembered::default();
+        memory.full("a", now);
+        let first = memory.full_nodes()["a"];
+        memory.full("a", now);
+        assert!(memory.full_nodes()["a"] > first);
+    }
+}

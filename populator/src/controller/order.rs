@@ -1,0 +1,67 @@
+//! Building an order.
+
+use crds::restore_order::{
+    Goal, OrderClaim, OrderVolume, RestoreOrder, RestoreOrderSpec, SignedAccess,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt as _;
+
+use super::claim::Claim;
+use super::class::Class;
+use super::resolution::Pinned;
+use crate::store::SignedUrl;
+
+/// Keeps an order until its agent has deleted what it made, or Kubernetes owns it.
+pub const CLEAN_UP: &str = "backup.example.com/clean-up";
+
+/// The BackupStore that the archive was found in: URLs are renewed from it even when the
+/// VolumeBackup is gone.
+pub const STORE: &str = "backup.example.com/store";
+
+/// The class's reclaim policy, for the PersistentVolume, even when the class is gone.
+pub const RECLAIM_POLICY: &str = "backup.example.com/reclaim-policy";
+
+/// The order for one PVC, on `node`.
+pub fn build(claim: &Claim, class: &Class, pinned: &Pinned, node: &str) -> RestoreOrder {
+    let name = claim.volume_name();
+    let mut order = RestoreOrder::new(
+        &name,
+        RestoreOrderSpec {
+            goal: Goal::Filled,
+            attempt: 1,
+            node_name: node.to_owned(),
+            claim: OrderClaim {
+                namespace: claim.namespace.clone(),
+                name: claim.name.clone(),
+                uid: claim.uid.clone(),
+            },
+            volume: OrderVolume {
+                driver: class.driver.clone(),
+                name: name.clone(),
+                required_bytes: i64::try_from(claim.required_bytes).unwrap_or(i64::MAX),
+                limit_bytes: claim
+                    .limit_bytes
+                    .map_or(0, |limit| i64::try_from(limit).unwrap_or(i64::MAX)),
+                fs_type: class.fs_type.clone(),
+                mount_options: class.mount_options.clone(),
+                access_modes: claim.access_modes.clone(),
+                parameters: class.parameters.clone(),
+            },
+            archive: pinned.archive.clone(),
+            access: access(&pinned.signed),
+        },
+    );
+    order.finalizers_mut().push(CLEAN_UP.to_owned());
+    let annotations = order.annotations_mut();
+    annotations.insert(STORE.to_owned(), pinned.store.clone());
+    annotations.insert(RECLAIM_POLICY.to_owned(), class.reclaim_policy.clone());
+    order
+}
+
+/// A signed URL as an order carries it.
+pub fn access(signed: &SignedUrl) -> SignedAccess {
+    SignedAccess {
+        url: signed.url.clone(),
+        expires: Time(signed.expires),
+    }
+}

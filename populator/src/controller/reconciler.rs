@@ -1,0 +1,134 @@
+//! One PVC from what is observed through a decision to its execution, again and again.
+
+mod execution;
+mod observation;
+mod telling;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::api::{self, Meaning};
+use super::context::{ClaimKey, Context, Key};
+use super::decision::{self, Stance, Step, Wait};
+use super::memory::Remembered;
+use super::refusal::Refusal;
+
+/// More steps than any restore takes at a stretch.
+const STEPS_MAX: usize = 32;
+
+/// Why a step was not executed.
+#[derive(thiserror::Error, Debug)]
+enum Trouble {
+    /// The API server did not do it.
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    /// A look or a signature did not come about.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// Does what there is to do for one PVC now, and puts it into the queue again where time matters.
+pub async fn reconcile(context: &Context, key: &ClaimKey) {
+    if let Some(pause) = drive(context, key).await {
+        context.queue.add_after(Key::Claim(key.clone()), pause);
+    }
+}
+
+/// Steps until nothing is to be done; returns when to look again at the latest.
+async fn drive(context: &Context, key: &ClaimKey) -> Option<Duration> {
+    let mut observed = observation::observe(context, key);
+    for _ in 0..STEPS_MAX {
+        observed.now = Timestamp::now();
+        let decision = decision::next(&observed);
+        tracing::debug!(claim = %key.uid, step = ?decision.step, "next step");
+        let told = match &decision.stance {
+            Some(stance) => telling::tell(context, key, &mut observed, stance).await,
+            None => Ok(None),
+        };
+        let tell_again = match told {
+            Ok(pause) => pause,
+            // What failed for good is told before its traces go, or it would begin anew.
+            Err(error) if matches!(decision.stance, Some(Stance::Failed(_))) => {
+                return Some(after(context, key, &error));
+            }
+            Err(error) => {
+                tracing::debug!(claim = %key.uid, %error, "a status could not be written");
+                Some(api::CATCH_UP)
+            }
+        };
+        if let Step::Wait(wait) = decision.step {
+            return earlier(pause(context, key, wait), tell_again);
+        }
+        let executed = execution::execute(
+            context,
+            key,
+            &mut observed,
+            &decision.step,
+            decision.stance.as_ref(),
+        )
+        .await;
+        match executed {
+            Ok(()) => {}
+            Err(Trouble::Api(error)) => {
+                if let Meaning::Refused(why) = api::meaning(&error) {
+                    tracing::warn!(claim = %key.uid, why, step = ?decision.step, "refused");
+                    hinder(context, key, &mut observed, Stance::Hindered(why)).await;
+                }
+                return Some(after(context, key, &error));
+            }
+            Err(Trouble::Refused(refusal)) => {
+                hinder(context, key, &mut observed, Stance::Refused(refusal)).await;
+                return pause(context, key, Wait::Growing);
+            }
+        }
+        if execution::is_over(&observed) {
+            context.memory.forget(&key.uid);
+            context.metrics.gone(&key.uid);
+            return None;
+        }
+    }
+    tracing::warn!(claim = %key.uid, "more steps than expected; going on later");
+    pause(context, key, Wait::Growing)
+}
+
+async fn hinder(
+    context: &Context,
+    key: &ClaimKey,
+    observed: &mut decision::Observed,
+    stance: Stance,
+) {
+    if let Err(error) = telling::tell(context, key, observed, &stance).await {
+        tracing::debug!(claim = %key.uid, %error, "a status could not be written");
+    }
+}
+
+/// When to try again after the API server did not do something.
+fn after(context: &Context, key: &ClaimKey, error: &kube::Error) -> Duration {
+    match api::meaning(error) {
+        Meaning::Stale => api::CATCH_UP,
+        Meaning::Refused(_) => context.memory.update(&key.uid, Remembered::next_look),
+        Meaning::Transient => {
+            tracing::warn!(claim = %key.uid, %error, "the API server did not answer as expected");
+            context.memory.update(&key.uid, Remembered::next_look)
+        }
+    }
+}
+
+fn pause(context: &Context, key: &ClaimKey, wait: Wait) -> Option<Duration> {
+    match wait {
+        Wait::OnChange => None,
+        Wait::Until(due) => {
+            let left = due.duration_since(Timestamp::now());
+            Some(Duration::try_from(left).unwrap_or_default())
+        }
+        Wait::Growing => Some(context.memory.update(&key.uid, Remembered::next_look)),
+    }
+}
+
+fn earlier(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

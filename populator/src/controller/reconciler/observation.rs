@@ -1,0 +1,81 @@
+//! From what the watches show to what a decision rests on.
+
+use crds::VolumeRestore;
+use crds::restore_order::State;
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+
+use crate::controller::agents::Agents;
+use crate::controller::claim::{Claim, volume_name};
+use crate::controller::class::Class;
+use crate::controller::context::{ClaimKey, Context};
+use crate::controller::decision::{ClaimSight, NodeSight, Observed, Restore, VolumeSight};
+use crate::controller::memory::Remembered;
+
+/// What is known of one PVC without asking anybody.
+pub(super) fn observe(context: &Context, key: &ClaimKey) -> Observed {
+    let now = Timestamp::now();
+    let claim = context
+        .stores
+        .claim(&key.namespace, &key.name)
+        .and_then(|claim| Claim::read(&claim))
+        .filter(|claim| claim.uid == key.uid);
+    let order = context
+        .stores
+        .order(&context.namespace, &volume_name(&key.uid));
+    let class = claim
+        .as_ref()
+        .and_then(|claim| claim.class.as_deref())
+        .and_then(|name| context.stores.class(name))
+        .map(|class| Class::read(&class));
+    let failed_attempt = order.as_ref().and_then(|order| {
+        let status = order.status.as_ref()?;
+        (status.state == State::Failed).then_some(status.attempt)
+    });
+    let leases = context.stores.leases();
+    let remembered = context.memory.recall(&key.uid);
+    let restore = context
+        .stores
+        .restore(&key.namespace, &key.name)
+        .map(|restore| view(&restore, &remembered));
+    Observed {
+        now,
+        restore,
+        class,
+        archive: None,
+        volume: if remembered.made {
+            VolumeSight::Made
+        } else {
+            VolumeSight::Unknown
+        },
+        node: NodeSight::Unknown,
+        agents: Agents::read(leases.iter().map(AsRef::as_ref), now),
+        retry_at: failed_attempt.map(|attempt| {
+            context
+                .memory
+                .update(&key.uid, |remembered| remembered.retry_at(attempt, now))
+        }),
+        full_nodes: remembered.full_nodes(),
+        drivers: context.drivers.clone(),
+        url_lifetime: context.url_lifetime,
+        claim: claim.map_or(ClaimSight::NotCached, ClaimSight::Cached),
+        order,
+    }
+}
+
+/// A VolumeRestore, with the status that this process wrote last: a watch may lag behind it, and a
+/// failure that was told must not be forgotten for that.
+pub(super) fn view(restore: &VolumeRestore, remembered: &Remembered) -> Restore {
+    let uid = restore.uid().unwrap_or_default();
+    let status = match &remembered.reported {
+        Some(reported) if reported.restore == uid => reported.status.clone(),
+        _ => restore.status.clone().unwrap_or_default(),
+    };
+    Restore {
+        uid,
+        generation: restore.metadata.generation,
+        claim_uid: restore.spec.persistent_volume_claim.uid.clone(),
+        deleting: restore.metadata.deletion_timestamp.is_some(),
+        status,
+    }
+}

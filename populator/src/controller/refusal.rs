@@ -1,0 +1,311 @@
+//! Why a restore cannot begin yet, in words that say what to do.
+
+use jiff::Timestamp;
+
+use crate::store::StoreError;
+use crate::units;
+
+/// Why a restore cannot begin yet. Each is looked at again when what it names changes, so that the
+/// restore goes on by itself.
+#[derive(thiserror::Error, Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// `dataSourceRef.namespace` is set.
+    #[error(
+        "dataSourceRef names a VolumeBackup of another namespace, which is not supported; make a VolumeBackup in the PVC's own namespace and name that"
+    )]
+    OtherNamespace,
+    /// `volumeMode: Block`.
+    #[error(
+        "the PVC has volumeMode Block, and archives are restored into file systems only; make it again with volumeMode Filesystem"
+    )]
+    BlockMode,
+    /// `selector` is set.
+    #[error(
+        "the PVC has a selector, which chooses among volumes that exist, and a restore makes a new one; make it again without selector"
+    )]
+    Selector,
+    /// `volumeAttributesClassName` is set.
+    #[error(
+        "the PVC names a VolumeAttributesClass, which is not supported for restores; make it again without volumeAttributesClassName"
+    )]
+    AttributesClass,
+    /// No usable size.
+    #[error(
+        "the PVC asks for no size that could be made; make it again with resources.requests.storage above 0"
+    )]
+    Size,
+    /// No class.
+    #[error(
+        "the PVC has no StorageClass; make it again with storageClassName, or set a default StorageClass"
+    )]
+    NoClass,
+    /// The class is missing.
+    #[error(
+        "the StorageClass {class} does not exist; create it, the restore then goes on by itself"
+    )]
+    ClassNotFound {
+        /// Its name.
+        class: String,
+    },
+    /// The class's driver is not one that this program may use.
+    #[error(
+        "the StorageClass {class} belongs to the CSI driver {driver}, for which the populator is not set up; use a StorageClass of {supported}, or have the administrator add --direct-driver={driver} to the populator's controller"
+    )]
+    ForeignDriver {
+        /// The class.
+        class: String,
+        /// Its provisioner.
+        driver: String,
+        /// The drivers that are named, with commas.
+        supported: String,
+    },
+    /// The class wants Secrets handed to the driver.
+    #[error(
+        "the StorageClass {class} hands Secrets to its CSI driver ({parameter}), which is not supported for restores; use a StorageClass without them"
+    )]
+    ClassSecrets {
+        /// The class.
+        class: String,
+        /// The parameter.
+        parameter: String,
+    },
+    /// The class has allowed topologies and wants no scheduler.
+    #[error(
+        "the StorageClass {class} has allowedTopologies and binds Immediate, which is not supported for restores; use volumeBindingMode WaitForFirstConsumer"
+    )]
+    ClassTopologies {
+        /// The class.
+        class: String,
+    },
+    /// The VolumeBackup is missing.
+    #[error(
+        "the VolumeBackup {backup} does not exist in namespace {namespace}; create it, the restore then goes on by itself"
+    )]
+    BackupNotFound {
+        /// Its name.
+        backup: String,
+        /// Its namespace.
+        namespace: String,
+    },
+    /// No store serves the URL.
+    #[error(
+        "no BackupStore in namespace {namespace} serves {url}; create one whose url is a prefix of it, the restore then goes on by itself"
+    )]
+    StoreNotMatched {
+        /// The URL.
+        url: String,
+        /// The namespace.
+        namespace: String,
+    },
+    /// The store named is missing.
+    #[error(
+        "the BackupStore {store} does not exist in namespace {namespace}; create it or correct storeRef of the VolumeBackup"
+    )]
+    StoreNotFound {
+        /// Its name.
+        store: String,
+        /// The namespace.
+        namespace: String,
+    },
+    /// The store named does not serve the URL.
+    #[error(
+        "the BackupStore {store} serves {prefix}, which is no prefix of {url}; correct storeRef or backupURL of the VolumeBackup, or url of the BackupStore"
+    )]
+    StoreElsewhere {
+        /// Its name.
+        store: String,
+        /// Its URL.
+        prefix: String,
+        /// The archive's URL.
+        url: String,
+    },
+    /// The Secret is missing.
+    #[error(
+        "the Secret {secret} of the BackupStore {store} does not exist in namespace {namespace}; create it with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    )]
+    SecretNotFound {
+        /// Its name.
+        secret: String,
+        /// The BackupStore.
+        store: String,
+        /// The namespace.
+        namespace: String,
+    },
+    /// A key is missing.
+    #[error("the Secret {secret} of the BackupStore {store} has no usable key {key}; add it")]
+    SecretIncomplete {
+        /// The Secret.
+        secret: String,
+        /// The BackupStore.
+        store: String,
+        /// The key.
+        key: &'static str,
+    },
+    /// The API server does not hand the Secret out.
+    #[error(
+        "the populator may not read the Secret {secret} of the BackupStore {store} ({why}); have the administrator give its ServiceAccount get on Secrets"
+    )]
+    SecretUnreadable {
+        /// The Secret.
+        secret: String,
+        /// The BackupStore.
+        store: String,
+        /// What the API server said.
+        why: String,
+    },
+    /// The object cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Only something newer than was asked for is there.
+    #[error(
+        "{url} was last written at {written}, after restorePoint {restore_point}; name an older archive, or set restorePoint to {written} or later if this one is wanted"
+    )]
+    TooNew {
+        /// The object.
+        url: String,
+        /// When it was written.
+        written: Timestamp,
+        /// What was asked for.
+        restore_point: Timestamp,
+    },
+    /// It cannot fit.
+    #[error("the archive alone has {}, more than the {} that the PVC asks for; make the PVC again with more", units::bytes(*size), units::bytes(*required))]
+    DoesNotFit {
+        /// Bytes of the archive as stored.
+        size: u64,
+        /// Bytes that the PVC asks for.
+        required: u64,
+    },
+    /// The node's agent does not serve the driver.
+    #[error(
+        "on node {node} no populator agent is alive that serves the CSI driver {driver}; see that the pods of the populator's agent and of the driver run there, the restore then goes on by itself"
+    )]
+    NoAgentOnNode {
+        /// The node.
+        node: String,
+        /// The driver.
+        driver: String,
+    },
+    /// No node's agent serves the driver.
+    #[error(
+        "on no node a populator agent is alive that serves the CSI driver {driver}; see that the pods of the populator's agent and of the driver run, the restore then goes on by itself"
+    )]
+    NoAgent {
+        /// The driver.
+        driver: String,
+    },
+    /// No node has room.
+    #[error("no node has {} free for the CSI driver {driver}; delete volumes or add space, the restore then goes on by itself", units::bytes(*required))]
+    NoRoom {
+        /// The driver.
+        driver: String,
+        /// Bytes that the PVC asks for.
+        required: u64,
+    },
+}
+
+/// When a refusal is worth another look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// When one of the watched objects changes.
+    OnChange,
+    /// After a while too, since what it names is not watched.
+    Later,
+}
+
+impl Refusal {
+    /// One word in CamelCase, for conditions, events and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::OtherNamespace => "CrossNamespaceUnsupported",
+            Self::BlockMode => "BlockModeUnsupported",
+            Self::Selector => "SelectorUnsupported",
+            Self::AttributesClass => "VolumeAttributesClassUnsupported",
+            Self::Size => "SizeInvalid",
+            Self::NoClass => "StorageClassMissing",
+            Self::ClassNotFound { .. } => "StorageClassNotFound",
+            Self::ForeignDriver { .. } => "DriverUnsupported",
+            Self::ClassSecrets { .. } | Self::ClassTopologies { .. } => "StorageClassUnsupported",
+            Self::BackupNotFound { .. } => "VolumeBackupNotFound",
+            Self::StoreNotMatched { .. } | Self::StoreNotFound { .. } => "BackupStoreNotFound",
+            Self::StoreElsewhere { .. } => "BackupStoreMismatch",
+            Self::SecretNotFound { .. } => "SecretNotFound",
+            Self::SecretIncomplete { .. } => "SecretIncomplete",
+            Self::SecretUnreadable { .. } => "SecretUnreadable",
+            Self::Store(error) => error.reason(),
+            Self::TooNew { .. } => "NewerThanRestorePoint",
+            Self::DoesNotFit { .. } => "DoesNotFit",
+            Self::NoAgentOnNode { .. } | Self::NoAgent { .. } => "NoAgent",
+            Self::NoRoom { .. } => "NoRoom",
+        }
+    }
+
+    /// When it is worth another look.
+    pub fn again(&self) -> Again {
+        match self {
+            Self::OtherNamespace
+            | Self::BlockMode
+            | Self::Selector
+            | Self::AttributesClass
+            | Self::Size
+            | Self::NoClass
+            | Self::ClassNotFound { .. }
+            | Self::ForeignDriver { .. }
+            | Self::ClassSecrets { .. }
+            | Self::ClassTopologies { .. }
+            | Self::BackupNotFound { .. }
+            | Self::StoreNotMatched { .. }
+            | Self::StoreNotFound { .. }
+            | Self::StoreElsewhere { .. } => Again::OnChange,
+            Self::SecretNotFound { .. }
+            | Self::SecretIncomplete { .. }
+            | Self::SecretUnreadable { .. }
+            | Self::Store(_)
+            | Self::TooNew { .. }
+            | Self::DoesNotFit { .. }
+            | Self::NoAgentOnNode { .. }
+            | Self::NoAgent { .. }
+            | Self::NoRoom { .. } => Again::Later,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_says_what_to_do() {
+        let refusals = [
+            Refusal::BlockMode,
+            Refusal::NoClass,
+            Refusal::ForeignDriver {
+                class: "c".into(),
+                driver: "d.example.com".into(),
+                supported: "s.example.com".into(),
+            },
+            Refusal::DoesNotFit {
+                size: 3 << 30,
+                required: 1 << 30,
+            },
+            Refusal::TooNew {
+                url: "s3://b/k".into(),
+                written: "2025-02-01T00:00:00Z".parse().unwrap(),
+                restore_point: "2025-01-01T00:00:00Z".parse().unwrap(),
+            },
+        ];
+        for refusal in refusals {
+            let message = refusal.to_string();
+            assert!(
+                message.contains("; ") && !message.ends_with('.'),
+                "{message}"
+            );
+        }
+        let message = Refusal::DoesNotFit {
+            size: 3 << 30,
+            required: 1 << 30,
+        }
+        .to_string();
+        assert!(message.contains("3 GiB") && message.contains("1 GiB"));
+    }
+}

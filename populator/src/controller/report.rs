@@ -1,0 +1,256 @@
+//! What people see of a restore: a VolumeRestore's status and an event, made from a stance.
+
+use std::time::Duration;
+
+use crds::READY;
+use crds::restore_order::{Failure, RestoreOrder};
+use crds::volume_restore::{Phase, RestoreResult, VolumeRestoreStatus};
+
+use super::claim::Claim;
+use super::conditions::{self, Verdict};
+use super::decision::{ClaimSight, Observed, Restore, Stance};
+use super::events::{Kind, Notice};
+use super::resolution::{Pinned, PointInTime};
+use crate::units;
+
+/// A status to write, and what to tell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// The whole status.
+    pub status: VolumeRestoreStatus,
+    /// An event for the PVC.
+    pub notice: Option<Notice>,
+    /// Whether it must be seen at once, rather than with the next progress.
+    pub urgent: bool,
+}
+
+/// What shall be seen of `restore` in this stance.
+pub fn report(stance: &Stance, observed: &Observed, restore: &Restore) -> Report {
+    let order = observed.order.as_deref();
+    let telling = Telling::of(stance, observed, order);
+    let mut status = restore.status.clone();
+    status.observed_generation = restore.generation;
+    status.phase = telling.phase;
+    conditions::set(
+        &mut status.conditions,
+        READY,
+        &telling.verdict,
+        restore.generation,
+        observed.now,
+    );
+    if let Some(order) = order {
+        follow(&mut status, order);
+    } else if let Some(Ok(pinned)) = &observed.archive {
+        status.archive = Some(pinned.archive.clone());
+    }
+    if *stance == Stance::Completed {
+        status.result = result(order).cloned();
+    }
+    let notice = telling.kind.map(|kind| Notice {
+        kind,
+        reason: telling.verdict.reason,
+        message: telling.verdict.message,
+    });
+    Report {
+        urgent: notice.is_some(),
+        status,
+        notice,
+    }
+}
+
+/// Takes over what the order says.
+fn follow(status: &mut VolumeRestoreStatus, order: &RestoreOrder) {
+    status.way = Some("Direct".to_owned());
+    status.node_name = Some(order.spec.node_name.clone());
+    status.archive = Some(order.spec.archive.clone());
+    status.attempts = Some(order.spec.attempt);
+    if let Some(progress) = order
+        .status
+        .as_ref()
+        .and_then(|answer| answer.progress.as_ref())
+    {
+        status.progress = Some(progress.clone());
+    }
+}
+
+fn result(order: Option<&RestoreOrder>) -> Option<&RestoreResult> {
+    order?.status.as_ref()?.result.as_ref()
+}
+
+struct Telling {
+    phase: Phase,
+    verdict: Verdict,
+    kind: Option<Kind>,
+}
+
+impl Telling {
+    fn of(stance: &Stance, observed: &Observed, order: Option<&RestoreOrder>) -> Self {
+        let node = order.map_or("its node", |order| order.spec.node_name.as_str());
+        match stance {
+            Stance::Refused(refusal) => {
+                Self::warning(Phase::Pending, refusal.reason(), refusal.to_string())
+            }
+            Stance::Hindered(why) => Self::warning(
+                Phase::Pending,
+                "APIServerRefused",
+                format!(
+                    "the API server refuses what the populator must do ({why}); have the \
+                     administrator look at its permissions, quotas and admission policies, it is \
+                     tried again"
+                ),
+            ),
+            Stance::WaitingForConsumer => Self::waiting(
+                Phase::Pending,
+                "WaitingForFirstConsumer",
+                "the archive was found; the restore begins when a pod that uses the PVC is \
+                 scheduled"
+                    .to_owned(),
+            ),
+            Stance::CleaningUp => Self::waiting(
+                Phase::Pending,
+                "CleaningUp",
+                format!("what an earlier attempt left on node {node} is being deleted"),
+            ),
+            Stance::Waiting => Self::waiting(
+                Phase::Pending,
+                "WaitingForAgent",
+                format!("the agent on node {node} has the order"),
+            ),
+            Stance::Provisioning => Self::waiting(
+                Phase::Provisioning,
+                "Provisioning",
+                format!("the volume is being made and mounted on node {node}"),
+            ),
+            Stance::Restoring => Self::waiting(
+                Phase::Restoring,
+                "Restoring",
+                format!("the archive is being unpacked on node {node}"),
+            ),
+            Stance::Retrying(failure) => Self::warning(
+                Phase::Pending,
+                &failure.reason,
+                with_retry(&failure.message),
+            ),
+            Stance::Moving(failure) => Self::warning(
+                Phase::Pending,
+                &failure.reason,
+                format!("{}; another node is being sought", failure.message),
+            ),
+            Stance::AgentSilent => Self::warning(
+                Phase::Pending,
+                "AgentSilent",
+                format!(
+                    "the populator's agent on node {node} does not answer; see that its pod runs \
+                     there, the restore then goes on by itself"
+                ),
+            ),
+            Stance::Publishing => Self::waiting(
+                Phase::Publishing,
+                "Publishing",
+                "the volume is complete and being handed to Kubernetes".to_owned(),
+            ),
+            Stance::Completed => Self {
+                phase: Phase::Completed,
+                verdict: Verdict {
+                    status: "True",
+                    reason: "Restored".to_owned(),
+                    message: restored(order),
+                },
+                kind: Some(Kind::Normal),
+            },
+            Stance::Failed(failure) => {
+                Self::warning(Phase::Failed, &failure.reason, for_good(failure, observed))
+            }
+        }
+    }
+
+    fn waiting(phase: Phase, reason: &str, message: String) -> Self {
+        Self {
+            phase,
+            verdict: Verdict {
+                status: "False",
+                reason: reason.to_owned(),
+                message,
+            },
+            kind: None,
+        }
+    }
+
+    fn warning(phase: Phase, reason: &str, message: String) -> Self {
+        Self {
+            kind: Some(Kind::Warning),
+            ..Self::waiting(phase, reason, message)
+        }
+    }
+}
+
+fn with_retry(message: &str) -> String {
+    if message.contains("tried again") {
+        message.to_owned()
+    } else {
+        format!(
+            "{message}; it is tried again after 5 seconds, then after longer and longer pauses up to 5 minutes"
+        )
+    }
+}
+
+/// What to do last, where something is to be done to the PVC itself nothing is added.
+fn for_good(failure: &Failure, observed: &Observed) -> String {
+    let claim = match &observed.claim {
+        ClaimSight::Cached(claim) | ClaimSight::Live(claim) if claim.volume.is_none() => claim,
+        _ => return failure.message.clone(),
+    };
+    format!(
+        "{}; then delete this VolumeRestore (kubectl delete volumerestore -n {} {}) to have it \
+         tried again",
+        failure.message, claim.namespace, claim.name
+    )
+}
+
+fn restored(order: Option<&RestoreOrder>) -> String {
+    let (Some(order), Some(result)) = (order, result(order)) else {
+        return "the PVC is bound to the restored volume".to_owned();
+    };
+    let number = |number: i64| u64::try_from(number).unwrap_or(0);
+    let written = number(result.bytes_written);
+    let seconds = number(result.seconds).max(1);
+    let verified = match result.verified.as_str() {
+        "" | "None" => "the format has no checksum to verify".to_owned(),
+        how => format!("verified by {how}"),
+    };
+    let lost = match result.not_restored.as_slice() {
+        [] => String::new(),
+        lost => format!("; not restored: {}", lost.join(", ")),
+    };
+    format!(
+        "{} in {} entries restored from {} in {} ({}), {verified}{lost}",
+        units::bytes(written),
+        result.entries,
+        order.spec.archive.url,
+        units::duration(Duration::from_secs(number(result.seconds))),
+        units::rate(written / seconds),
+    )
+}
+
+/// What to tell when an archive is pinned and the order made.
+pub fn pinned(pinned: &Pinned, claim: &Claim, node: &str) -> Notice {
+    let archive = &pinned.archive;
+    let written = archive.last_modified.as_ref().map_or_else(
+        || "at an unknown time".to_owned(),
+        |time| time.0.to_string(),
+    );
+    let point = match (pinned.point_in_time, &archive.version) {
+        (PointInTime::Proven, Some(version)) => format!("version {version}"),
+        (PointInTime::Proven | PointInTime::Unknown, _) => {
+            "as it stands, since the bucket keeps no versions".to_owned()
+        }
+    };
+    Notice {
+        kind: Kind::Normal,
+        reason: "Restoring".to_owned(),
+        message: format!(
+            "restoring VolumeBackup {} on node {node} from {} of {}, last written {written}, {point}",
+            claim.backup, archive.url, archive.human_size
+        ),
+    }
+}

@@ -1,0 +1,323 @@
+//! From a VolumeBackup to one exact object: which store, with what keys, and whether it is what was
+//! asked for.
+
+use std::sync::Arc;
+
+use crds::volume_backup::ResolvedArchive;
+use crds::{BackupStore, VolumeBackup};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{Api, ResourceExt as _};
+
+use super::context::Context;
+use super::order::STORE;
+use super::refusal::Refusal;
+use super::status;
+use crate::store::{Access, Credentials, Found, ObjectUrl, SignedUrl, longest_prefix};
+use crate::units;
+
+/// An archive, pinned for one restore.
+#[derive(Clone)]
+pub struct Pinned {
+    /// Which object exactly.
+    pub archive: ResolvedArchive,
+    /// Whether it is proven to be no newer than was asked for.
+    pub point_in_time: PointInTime,
+    /// The BackupStore that it lies in.
+    pub store: String,
+    /// How it can be read.
+    pub signed: SignedUrl,
+}
+
+// A signed URL is as good as the data: it is not to be printed.
+impl std::fmt::Debug for Pinned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pinned")
+            .field("archive", &self.archive)
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether an object is proven to be no newer than `restorePoint`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PointInTime {
+    /// The bucket keeps versions, and this one was written before.
+    Proven,
+    /// The bucket keeps no versions: it is used as it stands.
+    Unknown,
+}
+
+/// Finds the archive of a VolumeBackup, signs a URL for it, and writes what was seen into the
+/// status of VolumeBackup and BackupStore.
+pub async fn resolve(context: &Context, namespace: &str, backup: &str) -> Result<Pinned, Refusal> {
+    let Some(backup) = context.stores.backup(namespace, backup) else {
+        return Err(Refusal::BackupNotFound {
+            backup: backup.to_owned(),
+            namespace: namespace.to_owned(),
+        });
+    };
+    let store = choose(&context.stores.stores_of(namespace), &backup);
+    let pinned = match &store {
+        Ok(store) => pin(context, &backup, store).await,
+        Err(refusal) => Err(refusal.clone()),
+    };
+    if let Ok(store) = &store {
+        status::tell_store(context, store, pinned.as_ref().err()).await;
+    }
+    status::tell_backup(context, &backup, &pinned).await;
+    pinned
+}
+
+async fn pin(
+    context: &Context,
+    backup: &VolumeBackup,
+    store: &BackupStore,
+) -> Result<Pinned, Refusal> {
+    let url = ObjectUrl::parse(&backup.spec.backup_url)?;
+    let credentials = credentials(context, store).await?;
+    let access = Access::new(&store.spec, &credentials, &url)?;
+    let found = access.look().await?;
+    let (archive, point_in_time) = judge(&url, &found, backup.spec.restore_point.0)?;
+    let signed = access
+        .sign(archive.version.as_deref(), context.url_lifetime)
+        .await?;
+    Ok(Pinned {
+        archive,
+        point_in_time,
+        store: store.name_any(),
+        signed,
+    })
+}
+
+/// Signs a fresh URL for an order that exists, from the BackupStore as it is now.
+pub async fn renew(context: &Context, order: &crds::RestoreOrder) -> Result<SignedUrl, Refusal> {
+    let namespace = &order.spec.claim.namespace;
+    let name = order.annotations().get(STORE).cloned().unwrap_or_default();
+    let store = context
+        .stores
+        .stores_of(namespace)
+        .into_iter()
+        .find(|store| store.name_any() == name)
+        .ok_or_else(|| Refusal::StoreNotFound {
+            store: name,
+            namespace: namespace.clone(),
+        })?;
+    let archive = &order.spec.archive;
+    let url = ObjectUrl::parse(&archive.url)?;
+    let credentials = credentials(context, &store).await?;
+    let access = Access::new(&store.spec, &credentials, &url)?;
+    Ok(access
+        .sign(archive.version.as_deref(), context.url_lifetime)
+        .await?)
+}
+
+/// The BackupStore that a VolumeBackup is read from.
+fn choose(stores: &[Arc<BackupStore>], backup: &VolumeBackup) -> Result<Arc<BackupStore>, Refusal> {
+    let url = &backup.spec.backup_url;
+    let namespace = backup.namespace().unwrap_or_default();
+    let serving = |among: &[Arc<BackupStore>]| {
+        longest_prefix(
+            among,
+            url,
+            |store| &store.spec.url,
+            |store| store.metadata.name.as_deref().unwrap_or_default(),
+        )
+        .cloned()
+    };
+    let Some(named) = &backup.spec.store_ref else {
+        return serving(stores).ok_or_else(|| Refusal::StoreNotMatched {
+            url: url.clone(),
+            namespace,
+        });
+    };
+    let store = stores
+        .iter()
+        .find(|store| store.name_any() == named.name)
+        .ok_or_else(|| Refusal::StoreNotFound {
+            store: named.name.clone(),
+            namespace,
+        })?;
+    serving(std::slice::from_ref(store)).ok_or_else(|| Refusal::StoreElsewhere {
+        store: named.name.clone(),
+        prefix: store.spec.url.clone(),
+        url: url.clone(),
+    })
+}
+
+/// Reads the keys of a store. Nothing watches Secrets: the controller sees one only when a
+/// BackupStore of the same namespace names it, and only then.
+pub async fn credentials(context: &Context, store: &BackupStore) -> Result<Credentials, Refusal> {
+    let namespace = store.namespace().unwrap_or_default();
+    let secret = &store.spec.credentials_secret_ref.name;
+    let found = Api::<Secret>::namespaced(context.client.clone(), &namespace)
+        .get_opt(secret)
+        .await
+        .map_err(|error| Refusal::SecretUnreadable {
+            secret: secret.clone(),
+            store: store.name_any(),
+            why: super::api::short(&error),
+        })?;
+    let found = found.ok_or_else(|| Refusal::SecretNotFound {
+        secret: secret.clone(),
+        store: store.name_any(),
+        namespace,
+    })?;
+    read_keys(&found).map_err(|key| Refusal::SecretIncomplete {
+        secret: secret.clone(),
+        store: store.name_any(),
+        key,
+    })
+}
+
+/// The keys, or the name of the one that is missing.
+fn read_keys(secret: &Secret) -> Result<Credentials, &'static str> {
+    let key = |name: &'static str| {
+        secret
+            .data
+            .as_ref()
+            .and_then(|data| data.get(name))
+            .and_then(|value| std::str::from_utf8(&value.0).ok())
+            // A line end that came with a file is never a part of a key.
+            .map(|value| value.trim_end().to_owned())
+            .filter(|value| !value.is_empty())
+            .ok_or(name)
+    };
+    Ok(Credentials {
+        access_key_id: key("AWS_ACCESS_KEY_ID")?,
+        secret_access_key: key("AWS_SECRET_ACCESS_KEY")?,
+        session_token: key("AWS_SESSION_TOKEN").ok(),
+    })
+}
+
+/// Whether the object is one that was asked for. Never is a newer one taken instead of an older.
+fn judge(
+    url: &ObjectUrl,
+    found: &Found,
+    restore_point: Timestamp,
+) -> Result<(ResolvedArchive, PointInTime), Refusal> {
+    let point_in_time = match (&found.version, found.last_modified) {
+        (Some(_), Some(written)) if written > restore_point => {
+            return Err(Refusal::TooNew {
+                url: url.to_string(),
+                written,
+                restore_point,
+            });
+        }
+        (Some(_), Some(_)) => PointInTime::Proven,
+        (None, _) | (Some(_), None) => PointInTime::Unknown,
+    };
+    Ok((
+        ResolvedArchive {
+            url: url.to_string(),
+            version: found.version.clone(),
+            etag: Some(found.etag.clone()),
+            size: i64::try_from(found.size).unwrap_or(i64::MAX),
+            human_size: units::bytes(found.size),
+            last_modified: found.last_modified.map(Time),
+        },
+        point_in_time,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn found(version: Option<&str>, written: &str) -> Found {
+        Found {
+            size: 1 << 30,
+            etag: "\"e\"".to_owned(),
+            version: version.map(ToOwned::to_owned),
+            last_modified: Some(written.parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn nothing_newer_than_asked_for_is_taken_where_versions_are_kept() {
+        let url = ObjectUrl::parse("s3://b/k").unwrap();
+        let point: Timestamp = "2025-01-01T10:00:00Z".parse().unwrap();
+        let judge = |found: &Found| judge(&url, found, point);
+
+        let (archive, proven) = judge(&found(Some("v"), "2025-01-01T10:00:00Z")).unwrap();
+        assert_eq!(proven, PointInTime::Proven);
+        assert_eq!(archive.human_size, "1 GiB");
+        assert_eq!(archive.version.as_deref(), Some("v"));
+
+        let newer = judge(&found(Some("v"), "2025-01-01T10:00:01Z")).unwrap_err();
+        assert_eq!(newer.reason(), "NewerThanRestorePoint");
+
+        let (_, unknown) = judge(&found(None, "2026-01-01T00:00:00Z")).unwrap();
+        assert_eq!(unknown, PointInTime::Unknown);
+    }
+
+    fn stores(list: &[(&str, &str)]) -> Vec<Arc<BackupStore>> {
+        list.iter()
+            .map(|(name, url)| {
+                Arc::new(
+                    serde_json::from_value(json!({
+                        "apiVersion": "backup.example.com/v1", "kind": "BackupStore",
+                        "metadata": {"name": name, "namespace": "n"},
+                        "spec": {"url": url, "credentialsSecretRef": {"name": "keys"}},
+                    }))
+                    .unwrap(),
+                )
+            })
+            .collect()
+    }
+
+    fn backup(store: Option<&str>) -> VolumeBackup {
+        serde_json::from_value(json!({
+            "apiVersion": "backup.example.com/v1", "kind": "VolumeBackup",
+            "metadata": {"name": "b", "namespace": "n"},
+            "spec": {
+                "backupURL": "s3://b/team/k.tar", "restorePoint": "2025-01-01T10:00:00Z",
+                "storeRef": store.map(|name| json!({"name": name})),
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_store_named_or_the_longest_prefix() {
+        let stores = stores(&[
+            ("all", "s3://b"),
+            ("team", "s3://b/team"),
+            ("other", "s3://o"),
+        ]);
+        let choose = |name| choose(&stores, &backup(name));
+        assert_eq!(choose(None).unwrap().name_any(), "team");
+        assert_eq!(choose(Some("all")).unwrap().name_any(), "all");
+        let reason = |name| choose(name).unwrap_err().reason();
+        assert_eq!(reason(Some("other")), "BackupStoreMismatch");
+        assert_eq!(reason(Some("none")), "BackupStoreNotFound");
+        let none = super::choose(&stores[2..], &backup(None)).unwrap_err();
+        assert_eq!(none.reason(), "BackupStoreNotFound");
+    }
+
+    #[test]
+    fn keys_are_trimmed_and_required() {
+        let secret = |data: serde_json::Value| -> Secret {
+            serde_json::from_value(json!({ "data": data })).unwrap()
+        };
+        // "id\n" and "key".
+        let good = read_keys(&secret(json!({
+            "AWS_ACCESS_KEY_ID": "aWQK", "AWS_SECRET_ACCESS_KEY": "a2V5",
+        })))
+        .ok()
+        .unwrap();
+        assert_eq!(good.access_key_id, "id");
+        assert_eq!(good.secret_access_key, "key");
+        assert!(good.session_token.is_none());
+        assert_eq!(
+            read_keys(&secret(json!({"AWS_ACCESS_KEY_ID": "aWQK"}))).err(),
+            Some("AWS_SECRET_ACCESS_KEY")
+        );
+        assert_eq!(
+            read_keys(&Secret::default()).err(),
+            Some("AWS_ACCESS_KEY_ID")
+        );
+    }
+}

@@ -1,0 +1,205 @@
+//! Whom a change concerns.
+
+use std::sync::Arc;
+
+use crds::{BackupStore, READY, RestoreOrder, VolumeBackup, VolumeRestore};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::ResourceExt as _;
+
+use super::Stores;
+use super::changes::{self, Change, Route};
+use crate::controller::context::{ClaimKey, Key};
+use crate::controller::queue::Queue;
+use crate::controller::{claim, conditions};
+
+/// Puts those whom a change concerns into the queue.
+#[derive(Clone)]
+pub(super) struct Routes {
+    pub(super) stores: Stores,
+    pub(super) queue: Arc<Queue<Key>>,
+}
+
+impl Route<PersistentVolumeClaim> for Routes {
+    fn keep(claim: &PersistentVolumeClaim) -> bool {
+        claim::is_ours(claim)
+    }
+
+    fn mark(claim: &PersistentVolumeClaim) -> u64 {
+        changes::any_change(claim)
+    }
+
+    fn tell(&self, claim: &PersistentVolumeClaim, _: Change) {
+        self.add(claim);
+    }
+}
+
+impl Route<VolumeRestore> for Routes {
+    fn mark(restore: &VolumeRestore) -> u64 {
+        changes::life(restore)
+    }
+
+    /// The PVC that it speaks of, and the one whose name it bears.
+    fn tell(&self, restore: &VolumeRestore, _: Change) {
+        let Some(namespace) = restore.namespace() else {
+            return;
+        };
+        if let Some(claim) = self.stores.claim(&namespace, &restore.name_any()) {
+            self.add(&claim);
+        }
+        let spoken_of = &restore.spec.persistent_volume_claim;
+        self.queue.add(Key::Claim(ClaimKey {
+            namespace,
+            name: spoken_of.name.clone(),
+            uid: spoken_of.uid.clone(),
+        }));
+    }
+}
+
+impl Route<RestoreOrder> for Routes {
+    fn mark(order: &RestoreOrder) -> u64 {
+        changes::any_change(order)
+    }
+
+    fn tell(&self, order: &RestoreOrder, _: Change) {
+        let claim = &order.spec.claim;
+        self.queue.add(Key::Claim(ClaimKey {
+            namespace: claim.namespace.clone(),
+            name: claim.name.clone(),
+            uid: claim.uid.clone(),
+        }));
+    }
+}
+
+impl Route<VolumeBackup> for Routes {
+    fn mark(backup: &VolumeBackup) -> u64 {
+        changes::generation(backup)
+    }
+
+    fn tell(&self, backup: &VolumeBackup, change: Change) {
+        let Some(namespace) = backup.namespace() else {
+            return;
+        };
+        let name = backup.name_any();
+        if change == Change::Happened {
+            self.claims_where(|claim| {
+                claim.namespace().as_deref() == Some(&namespace) && source(claim) == Some(&name)
+            });
+        }
+        // A controller that begins does not look at everything that was found before.
+        if change == Change::Happened || !is_settled(backup) {
+            self.queue.add(Key::Backup { namespace, name });
+        }
+    }
+}
+
+impl Route<BackupStore> for Routes {
+    fn mark(store: &BackupStore) -> u64 {
+        changes::generation(store)
+    }
+
+    fn tell(&self, store: &BackupStore, change: Change) {
+        let Some(namespace) = store.namespace() else {
+            return;
+        };
+        if change == Change::Happened {
+            self.claims_where(|claim| claim.namespace().as_deref() == Some(&namespace));
+            for backup in self
+                .stores
+                .backups
+                .state_filter(|backup| backup.metadata.namespace.as_deref() == Some(&namespace))
+            {
+                self.queue.add(Key::Backup {
+                    namespace: namespace.clone(),
+                    name: backup.name_any(),
+                });
+            }
+        }
+        if change == Change::Happened || store.status.is_none() {
+            self.queue.add(Key::Store {
+                namespace,
+                name: store.name_any(),
+            });
+        }
+    }
+}
+
+impl Route<StorageClass> for Routes {
+    fn mark(class: &StorageClass) -> u64 {
+        changes::any_change(class)
+    }
+
+    fn tell(&self, class: &StorageClass, _: Change) {
+        let name = class.name_any();
+        self.claims_where(|claim| {
+            claim
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.storage_class_name.as_deref())
+                == Some(&name)
+        });
+    }
+}
+
+impl Route<Lease> for Routes {
+    fn mark(lease: &Lease) -> u64 {
+        changes::service(lease)
+    }
+
+    /// An agent has come, gone, or has more or less to offer: those who wait for one look again.
+    fn tell(&self, _: &Lease, _: Change) {
+        let waiting = |claim: &PersistentVolumeClaim| {
+            let restore = self
+                .stores
+                .restore(&claim.namespace().unwrap_or_default(), &claim.name_any());
+            restore
+                .as_ref()
+                .and_then(|restore| restore.status.as_ref())
+                .and_then(|status| conditions::get(&status.conditions, READY))
+                .is_some_and(|ready| {
+                    matches!(ready.reason.as_str(), "NoAgent" | "NoRoom" | "AgentSilent")
+                })
+        };
+        self.claims_where(waiting);
+    }
+}
+
+impl Routes {
+    fn add(&self, claim: &PersistentVolumeClaim) {
+        if let Some(key) = ClaimKey::of(claim) {
+            self.queue.add(Key::Claim(key));
+        }
+    }
+
+    /// PVCs that are not bound yet, of those that `concerned` picks.
+    fn claims_where(&self, concerned: impl Fn(&PersistentVolumeClaim) -> bool) {
+        let unbound = |claim: &PersistentVolumeClaim| {
+            claim
+                .spec
+                .as_ref()
+                .is_some_and(|spec| spec.volume_name.is_none())
+        };
+        for claim in self
+            .stores
+            .claims
+            .state_filter(|claim| unbound(claim) && concerned(claim))
+        {
+            self.add(&claim);
+        }
+    }
+}
+
+fn source(claim: &PersistentVolumeClaim) -> Option<&String> {
+    let spec = claim.spec.as_ref()?;
+    spec.data_source_ref.as_ref().map(|source| &source.name)
+}
+
+/// Whether the status says that this very spec was found.
+fn is_settled(backup: &VolumeBackup) -> bool {
+    backup.status.as_ref().is_some_and(|status| {
+        status.observed_generation == backup.metadata.generation
+            && conditions::get(&status.conditions, READY)
+                .is_some_and(|ready| ready.status == "True")
+    })
+}

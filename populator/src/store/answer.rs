@@ -1,0 +1,248 @@
+//! What a server's answer to a look at an object means: a pure reading of status, headers and body.
+
+use http::{HeaderMap, StatusCode, header};
+use jiff::Timestamp;
+
+use super::{ObjectUrl, StoreError};
+
+/// One exact object, as the store describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Bytes as stored, above 0.
+    pub size: u64,
+    /// The strong ETag, quotes included.
+    pub etag: String,
+    /// The version, where the bucket keeps versions.
+    pub version: Option<String>,
+    /// When it was last written, to the second.
+    pub last_modified: Option<Timestamp>,
+}
+
+/// What was asked, for the messages.
+pub(super) struct Question<'a> {
+    pub(super) url: &'a ObjectUrl,
+    pub(super) server: &'a str,
+}
+
+impl Question<'_> {
+    /// Reads the answer to a GET of the object's first byte.
+    pub(super) fn read(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Found, StoreError> {
+        match status {
+            StatusCode::PARTIAL_CONTENT => self.found(headers),
+            StatusCode::OK => Err(StoreError::NoRanges {
+                server: self.server.to_owned(),
+            }),
+            StatusCode::RANGE_NOT_SATISFIABLE => Err(StoreError::Empty {
+                url: self.url.to_string(),
+            }),
+            _ => Err(self.refused(status, error_code(body))),
+        }
+    }
+
+    fn found(&self, headers: &HeaderMap) -> Result<Found, StoreError> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let size = text(header::CONTENT_RANGE.as_str())
+            .and_then(|range| range.rsplit_once('/'))
+            .and_then(|(_, size)| size.parse().ok())
+            .filter(|size| *size > 0)
+            .ok_or_else(|| StoreError::NoRanges {
+                server: self.server.to_owned(),
+            })?;
+        let etag = text(header::ETAG.as_str())
+            .filter(|etag| etag.len() > 2 && etag.starts_with('"') && etag.ends_with('"'))
+            .ok_or_else(|| StoreError::NoEtag {
+                url: self.url.to_string(),
+                server: self.server.to_owned(),
+            })?;
+        Ok(Found {
+            size,
+            etag: etag.to_owned(),
+            // "null" is what a bucket answers for objects written while it kept no versions; such
+            // an object can be replaced in place, so it is no version.
+            version: text("x-amz-version-id")
+                .filter(|version| !matches!(*version, "" | "null"))
+                .map(ToOwned::to_owned),
+            last_modified: text(header::LAST_MODIFIED.as_str())
+                .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
+                .map(|date| date.timestamp()),
+        })
+    }
+
+    /// Source: Amazon S3 API Reference, "List of error codes"; other servers use the same ones.
+    fn refused(&self, status: StatusCode, code: Option<&str>) -> StoreError {
+        let server = self.server.to_owned();
+        let bucket = self.url.bucket.clone();
+        let url = self.url.to_string();
+        let both = match code {
+            Some(code) => format!("{} {code}", status.as_u16()),
+            None => format!("status {}", status.as_u16()),
+        };
+        match (status.as_u16(), code) {
+            (_, Some("NoSuchBucket")) => StoreError::NoBucket { bucket, server },
+            (_, Some("NoSuchKey" | "NoSuchVersion")) | (404, None) => {
+                StoreError::NoObject { url, server }
+            }
+            (
+                _,
+                Some(
+                    "InvalidAccessKeyId"
+                    | "SignatureDoesNotMatch"
+                    | "ExpiredToken"
+                    | "InvalidToken"
+                    | "TokenRefreshRequired"
+                    | "InvalidSecurity"
+                    | "NotSignedUp",
+                ),
+            )
+            | (401, _) => StoreError::Credentials { server, code: both },
+            (_, Some("RequestTimeTooSkewed" | "RequestExpired")) => StoreError::Clock { server },
+            (
+                _,
+                Some(
+                    "PermanentRedirect"
+                    | "TemporaryRedirect"
+                    | "AuthorizationHeaderMalformed"
+                    | "AuthorizationQueryParametersError"
+                    | "IllegalLocationConstraintException",
+                ),
+            )
+            | (301 | 302 | 307 | 308, _) => StoreError::Region {
+                bucket,
+                server,
+                code: both,
+            },
+            (429 | 500..=599, _) => StoreError::Unavailable { server, code: both },
+            (403, _) => StoreError::Denied { url, code: both },
+            _ => StoreError::Answer { server, code: both },
+        }
+    }
+}
+
+/// The `<Code>` of an S3 error document, where it is one plain word.
+fn error_code(body: &[u8]) -> Option<&str> {
+    let body = std::str::from_utf8(body).ok()?;
+    let (_, rest) = body.split_once("<Code>")?;
+    let (code, _) = rest.split_once("</Code>")?;
+    let plain = !code.is_empty()
+        && code.len() <= 64
+        && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    plain.then_some(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(status: u16, headers: &[(&str, &str)], body: &str) -> Result<Found, StoreError> {
+        let headers: HeaderMap = headers
+            .iter()
+            .map(|(name, value)| {
+                (
+                    name.parse::<http::HeaderName>().unwrap(),
+                    value.parse::<http::HeaderValue>().unwrap(),
+                )
+            })
+            .collect();
+        let url = ObjectUrl::parse("s3://b/k").unwrap();
+        Question {
+            url: &url,
+            server: "http://s",
+        }
+        .read(
+            StatusCode::from_u16(status).unwrap(),
+            &headers,
+            body.as_bytes(),
+        )
+    }
+
+    #[test]
+    fn an_object_is_found() {
+        let found = read(
+            206,
+            &[
+                ("content-range", "bytes 0-0/4096"),
+                ("etag", "\"abc\""),
+                ("x-amz-version-id", "v1"),
+                ("last-modified", "Wed, 01 Jan 2025 10:00:00 GMT"),
+            ],
+            "x",
+        )
+        .unwrap();
+        assert_eq!(found.size, 4096);
+        assert_eq!(found.etag, "\"abc\"");
+        assert_eq!(found.version.as_deref(), Some("v1"));
+        assert_eq!(
+            found.last_modified,
+            Some("2025-01-01T10:00:00Z".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn a_null_version_is_none() {
+        let found = read(
+            206,
+            &[
+                ("content-range", "bytes 0-0/1"),
+                ("etag", "\"abc\""),
+                ("x-amz-version-id", "null"),
+            ],
+            "",
+        );
+        assert_eq!(found.unwrap().version, None);
+    }
+
+    #[test]
+    fn each_refusal_has_its_reason() {
+        let xml = |code: &str| {
+            format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>m</Message></Error>")
+        };
+        for (status, body, reason) in [
+            (404, xml("NoSuchBucket"), "BucketNotFound"),
+            (404, xml("NoSuchKey"), "ObjectNotFound"),
+            (404, String::new(), "ObjectNotFound"),
+            (403, xml("InvalidAccessKeyId"), "CredentialsRefused"),
+            (404, xml("InvalidAccessKeyId"), "CredentialsRefused"),
+            (403, xml("SignatureDoesNotMatch"), "CredentialsRefused"),
+            (400, xml("ExpiredToken"), "CredentialsRefused"),
+            (403, xml("AccessDenied"), "AccessDenied"),
+            (403, String::new(), "AccessDenied"),
+            (403, xml("RequestTimeTooSkewed"), "ClocksDiffer"),
+            (301, xml("PermanentRedirect"), "RegionWrong"),
+            (400, xml("AuthorizationHeaderMalformed"), "RegionWrong"),
+            (503, xml("SlowDown"), "StoreUnavailable"),
+            (502, "<html>".to_owned(), "StoreUnavailable"),
+            (418, "secret text".to_owned(), "StoreAnswerInvalid"),
+            (200, String::new(), "RangesUnsupported"),
+            (416, xml("InvalidRange"), "ArchiveEmpty"),
+        ] {
+            let error = read(status, &[], &body).unwrap_err();
+            assert_eq!(error.reason(), reason, "{status} {body}");
+            assert!(!error.to_string().contains("secret text"));
+            assert!(error.to_string().contains("; "), "{error}: what to do?");
+        }
+    }
+
+    #[test]
+    fn a_weak_or_missing_etag_is_refused() {
+        for headers in [
+            &[("content-range", "bytes 0-0/9")][..],
+            &[("content-range", "bytes 0-0/9"), ("etag", "W/\"abc\"")],
+            &[("content-range", "bytes 0-0/9"), ("etag", "\"\"")],
+        ] {
+            assert_eq!(read(206, headers, "").unwrap_err().reason(), "ETagMissing");
+        }
+    }
+
+    #[test]
+    fn only_plain_codes_are_repeated() {
+        assert_eq!(error_code(b"<Code>NoSuchKey</Code>"), Some("NoSuchKey"));
+        assert_eq!(error_code(b"<Code>root:x:0:0</Code>"), None);
+        assert_eq!(error_code(b"<Code></Code>"), None);
+        assert_eq!(error_code(b"nothing"), None);
+    }
+}

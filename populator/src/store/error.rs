@@ -1,0 +1,195 @@
+//! Why an object in a store cannot be read.
+
+/// Why an object in a store cannot be read. Each message says what happened and what to do; none
+/// repeats what a server wrote beyond its error code, since the server is the tenant's choice and
+/// could be made to be anything that the controller can reach.
+#[derive(thiserror::Error, Debug, Clone, PartialEq, Eq)]
+pub enum StoreError {
+    /// The URL is not one of an object.
+    #[error("{url:?} does not name an object; write s3://BUCKET/KEY without empty parts, . or ..")]
+    Url {
+        /// As written.
+        url: String,
+    },
+    /// The endpoint is not one.
+    #[error(
+        "the BackupStore's endpoint {endpoint:?} is not a server's URL; write http://HOST:PORT or https://HOST:PORT"
+    )]
+    Endpoint {
+        /// As written.
+        endpoint: String,
+    },
+    /// A URL cannot be signed.
+    #[error(
+        "no URL can be signed for {url}: {why}; check region and credentials of the BackupStore"
+    )]
+    Signing {
+        /// The object.
+        url: String,
+        /// What the signer said.
+        why: String,
+    },
+    /// The name of the server does not resolve, or nobody answers there.
+    #[error("the server {server} cannot be reached ({why}); it is tried again until it answers")]
+    Unreachable {
+        /// Scheme, host and port.
+        server: String,
+        /// In which way.
+        why: &'static str,
+    },
+    /// TLS failed.
+    #[error(
+        "no secure connection to {server}: its certificate is not trusted or TLS failed; use a certificate of a public authority, or http:// inside a trusted network"
+    )]
+    Tls {
+        /// Scheme, host and port.
+        server: String,
+    },
+    /// The server is there and cannot serve now.
+    #[error("the server {server} cannot serve now ({code}); it is tried again until it can")]
+    Unavailable {
+        /// Scheme, host and port.
+        server: String,
+        /// Status and error code.
+        code: String,
+    },
+    /// The bucket is missing.
+    #[error(
+        "the bucket {bucket} does not exist on {server}; create it, or correct backupURL or the BackupStore's endpoint"
+    )]
+    NoBucket {
+        /// Its name.
+        bucket: String,
+        /// Scheme, host and port.
+        server: String,
+    },
+    /// The object is missing.
+    #[error("the object {url} does not exist on {server}; upload it or correct backupURL")]
+    NoObject {
+        /// The object.
+        url: String,
+        /// Scheme, host and port.
+        server: String,
+    },
+    /// The access key is not known, or the secret key is another's.
+    #[error(
+        "the server {server} does not accept the credentials ({code}); correct the keys in the BackupStore's Secret"
+    )]
+    Credentials {
+        /// Scheme, host and port.
+        server: String,
+        /// Status and error code.
+        code: String,
+    },
+    /// The credentials are good and not allowed to read the object.
+    #[error(
+        "the credentials may not read {url} ({code}); give them s3:GetObject on it, and s3:ListBucket so that a missing object is told from a forbidden one"
+    )]
+    Denied {
+        /// The object.
+        url: String,
+        /// Status and error code.
+        code: String,
+    },
+    /// The region is another one.
+    #[error(
+        "the server {server} wants another region or address for the bucket {bucket} ({code}); correct the BackupStore's region or endpoint"
+    )]
+    Region {
+        /// Its name.
+        bucket: String,
+        /// Scheme, host and port.
+        server: String,
+        /// Status and error code.
+        code: String,
+    },
+    /// The clocks differ.
+    #[error(
+        "the clocks of {server} and of this cluster differ too much for signed requests; set them right"
+    )]
+    Clock {
+        /// Scheme, host and port.
+        server: String,
+    },
+    /// The server cannot send parts.
+    #[error(
+        "the server {server} does not send parts of objects (HTTP Range), without which archives are not read; use another server"
+    )]
+    NoRanges {
+        /// Scheme, host and port.
+        server: String,
+    },
+    /// The object has no strong ETag.
+    #[error(
+        "the server {server} gives no strong ETag for {url}, so that nobody would notice if it were replaced midway; use another server or upload it otherwise"
+    )]
+    NoEtag {
+        /// The object.
+        url: String,
+        /// Scheme, host and port.
+        server: String,
+    },
+    /// The answer is not one of S3.
+    #[error(
+        "the server {server} answered {code}, as no S3 server does; correct the BackupStore's endpoint"
+    )]
+    Answer {
+        /// Scheme, host and port.
+        server: String,
+        /// Status and error code.
+        code: String,
+    },
+    /// There is nothing in it.
+    #[error("the object {url} is empty; upload the archive again")]
+    Empty {
+        /// The object.
+        url: String,
+    },
+}
+
+impl StoreError {
+    /// One word in CamelCase, for conditions and events.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Url { .. } => "URLInvalid",
+            Self::Endpoint { .. } => "EndpointInvalid",
+            Self::Signing { .. } => "SigningFailed",
+            Self::Unreachable { .. } => "StoreUnreachable",
+            Self::Tls { .. } => "StoreNotTrusted",
+            Self::Unavailable { .. } => "StoreUnavailable",
+            Self::NoBucket { .. } => "BucketNotFound",
+            Self::NoObject { .. } => "ObjectNotFound",
+            Self::Credentials { .. } => "CredentialsRefused",
+            Self::Denied { .. } => "AccessDenied",
+            Self::Region { .. } => "RegionWrong",
+            Self::Clock { .. } => "ClocksDiffer",
+            Self::NoRanges { .. } => "RangesUnsupported",
+            Self::NoEtag { .. } => "ETagMissing",
+            Self::Answer { .. } => "StoreAnswerInvalid",
+            Self::Empty { .. } => "ArchiveEmpty",
+        }
+    }
+
+    /// What it says about the store itself: `Some(true)` that the credentials were accepted,
+    /// `Some(false)` that the store is at fault, `None` nothing.
+    pub fn store_accepted(&self) -> Option<bool> {
+        match self {
+            Self::NoBucket { .. }
+            | Self::NoObject { .. }
+            | Self::NoEtag { .. }
+            | Self::Empty { .. } => Some(true),
+            Self::Endpoint { .. }
+            | Self::Signing { .. }
+            | Self::Unreachable { .. }
+            | Self::Tls { .. }
+            | Self::Unavailable { .. }
+            | Self::Credentials { .. }
+            | Self::Region { .. }
+            | Self::Clock { .. }
+            | Self::NoRanges { .. }
+            | Self::Answer { .. } => Some(false),
+            // A key that may read other objects of the store is a good key.
+            Self::Url { .. } | Self::Denied { .. } => None,
+        }
+    }
+}
