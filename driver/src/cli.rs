@@ -76,7 +76,7 @@ pub struct Arguments {
     endpoint: String,
 
     /// The same socket as kubelet sees it
-    /// [default: /var/lib/kubelet/plugins/<driver name>/csi.sock]
+    /// [default: /var/lib/kubelet/plugins/DRIVER-NAME/csi.sock]
     #[arg(long, value_name = "SOCKET", help_heading = "Sockets")]
     kubelet_endpoint: Option<String>,
 

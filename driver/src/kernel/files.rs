@@ -27,7 +27,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failed> {
     sync_directory(path.parent().unwrap_or(Path::new("/")))
 }
 
-/// Where [`write`] writes before it renames. A crash may leave it.
+/// Where [`write()`] writes before it renames. A crash may leave it.
 pub fn temporary(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".new");
