@@ -30,8 +30,8 @@ pub struct Reporter {
     name: String,
     desired: watch::Sender<RestoreOrderStatus>,
     sent: Arc<watch::Sender<RestoreOrderStatus>>,
-    /// Held while a patch is on its way, so that they arrive in order.
-    gate: Arc<Mutex<()>>,
+    /// Held while a patch is on its way, so that they arrive in order; when the last one did.
+    gate: Arc<Mutex<Option<Instant>>>,
     _forwarding: AbortOnDropHandle<()>,
 }
 
@@ -40,7 +40,7 @@ impl Reporter {
     pub fn start(api: Api<RestoreOrder>, name: &str, known: RestoreOrderStatus) -> Self {
         let desired = watch::Sender::new(known.clone());
         let sent = Arc::new(watch::Sender::new(known));
-        let gate = Arc::new(Mutex::new(()));
+        let gate = Arc::new(Mutex::new(None));
         let forwarding = Forwarding {
             api: api.clone(),
             name: name.to_owned(),
@@ -77,8 +77,9 @@ impl Reporter {
         status: RestoreOrderStatus,
         version: Option<&str>,
     ) -> Result<(), kube::Error> {
-        let _gate = self.gate.lock().await;
+        let mut last = self.gate.lock().await;
         patch(&self.api, &self.name, &status, version).await?;
+        *last = Some(Instant::now());
         self.desired.send_replace(status.clone());
         self.sent.send_replace(status);
         Ok(())
@@ -90,13 +91,12 @@ struct Forwarding {
     name: String,
     desired: watch::Receiver<RestoreOrderStatus>,
     sent: Arc<watch::Sender<RestoreOrderStatus>>,
-    gate: Arc<Mutex<()>>,
+    gate: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Forwarding {
     async fn run(mut self) {
         let mut pause = PAUSES.0;
-        let mut next = Instant::now();
         // Ends when the reporter is dropped.
         loop {
             let sent = Arc::clone(&self.sent);
@@ -108,15 +108,16 @@ impl Forwarding {
             {
                 return;
             }
+            let last = *self.gate.lock().await;
             tokio::select! {
-                () = sleep_until(next) => {}
+                () = sleep_until(last.map_or_else(Instant::now, |last| last + EVERY)) => {}
                 urgent = self.desired.wait_for(|desired| urgent(desired, &sent.borrow())) => {
                     if urgent.is_err() {
                         return;
                     }
                 }
             }
-            let gate = self.gate.lock().await;
+            let mut last = self.gate.lock().await;
             let desired = self.desired.borrow_and_update().clone();
             if desired == *self.sent.borrow() {
                 continue;
@@ -127,7 +128,7 @@ impl Forwarding {
                     tracing::debug!(order = self.name, "nobody is left to report to");
                 }
                 Err(error) => {
-                    drop(gate);
+                    drop(last);
                     tracing::warn!(order = self.name, %error, "the status is reported again soon");
                     sleep(pause).await;
                     pause = (pause * 2).min(PAUSES.1);
@@ -135,7 +136,7 @@ impl Forwarding {
                 }
             }
             pause = PAUSES.0;
-            next = Instant::now() + EVERY;
+            *last = Some(Instant::now());
             self.sent.send_replace(desired);
         }
     }
