@@ -38,8 +38,7 @@ const WRITE: &str = "create update patch delete deletecollection";
 const CONTROLLER_MAY: &[Right] = &[
     (READ, "persistentvolumeclaims", ANYWHERE),
     ("patch", "persistentvolumeclaims", ANYWHERE),
-    (READ, "persistentvolumes", ANYWHERE),
-    ("create", "persistentvolumes", ANYWHERE),
+    ("get create", "persistentvolumes", ANYWHERE),
     ("get", "secrets", ANYWHERE),
     ("get", "nodes", ANYWHERE),
     ("create", "events", ANYWHERE),
@@ -53,7 +52,7 @@ const CONTROLLER_MAY: &[Right] = &[
     (READ, "backupstores.backup.example.com", ANYWHERE),
     (READ, "volumerestores.backup.example.com", ANYWHERE),
     (
-        "create patch delete",
+        "create delete",
         "volumerestores.backup.example.com",
         ANYWHERE,
     ),
