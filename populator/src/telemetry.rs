@@ -1,6 +1,7 @@
 //! Logs, metrics and health, the same for controller and agent.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -75,6 +76,7 @@ impl Telemetry {
             })?;
         let logs = tracing_subscriber::fmt()
             .with_env_filter(filter)
+            .with_ansi(std::io::stderr().is_terminal())
             .with_writer(std::io::stderr);
         match common.log_format {
             LogFormat::Text => logs.try_init(),

@@ -93,6 +93,19 @@ pub fn quantity(text: &str) -> Option<u64> {
     u64::try_from(value).ok()
 }
 
+/// A number of bytes as a Kubernetes quantity, in the largest unit that is exact: `50Gi`, `300Mi`.
+pub fn to_quantity(bytes: u64) -> String {
+    let exact = UNITS
+        .iter()
+        .zip(1u32..)
+        .take_while(|(_, power)| bytes > 0 && bytes.trailing_zeros() >= 10 * power)
+        .last();
+    match exact {
+        Some((unit, power)) => format!("{}{}", bytes >> (10 * power), unit.trim_end_matches('B')),
+        None => bytes.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +140,22 @@ mod tests {
             (273_600, "3d4h"),
         ] {
             assert_eq!(duration(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn quantities_are_exact() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1000, "1000"),
+            (1024, "1Ki"),
+            (1025, "1025"),
+            (300 << 20, "300Mi"),
+            (50 << 30, "50Gi"),
+            (1536 << 20, "1536Mi"),
+        ] {
+            assert_eq!(to_quantity(bytes), text);
+            assert_eq!(quantity(text), Some(bytes));
         }
     }
 

@@ -16,6 +16,9 @@ use crate::lease::{Drivers, Room};
 /// How often drivers are asked.
 const EVERY: Duration = Duration::from_secs(15);
 
+/// How often while none has answered: a driver that starts with the node is soon there.
+const AWAITED: Duration = Duration::from_secs(1);
+
 /// Restores that begin or end together are one reason to ask.
 const GATHER: Duration = Duration::from_secs(1);
 
@@ -44,7 +47,7 @@ pub async fn watch(node: Arc<Node>, drivers: watch::Sender<Drivers>, stop: Cance
             new
         });
         tokio::select! {
-            () = sleep(EVERY) => {}
+            () = sleep(if answers.is_empty() { AWAITED } else { EVERY }) => {}
             () = node.room_changed.notified() => sleep(GATHER).await,
             () = stop.cancelled() => return,
         }

@@ -10,6 +10,7 @@ use kube::ResourceExt as _;
 use kube::api::ObjectMeta;
 
 use super::order::RECLAIM_POLICY;
+use crate::units;
 
 /// By this annotation external-provisioner knows the volumes that it is to delete.
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
@@ -29,6 +30,7 @@ pub fn build(order: &RestoreOrder, class: Option<&str>, made: &MadeVolume) -> Pe
         0 => volume.required_bytes,
         capacity => capacity,
     };
+    let capacity = units::to_quantity(u64::try_from(capacity).unwrap_or(0));
     PersistentVolume {
         metadata: ObjectMeta {
             name: Some(volume.name.clone()),
@@ -43,7 +45,7 @@ pub fn build(order: &RestoreOrder, class: Option<&str>, made: &MadeVolume) -> Pe
             ..ObjectMeta::default()
         },
         spec: Some(PersistentVolumeSpec {
-            capacity: Some([("storage".to_owned(), Quantity(capacity.to_string()))].into()),
+            capacity: Some([("storage".to_owned(), Quantity(capacity))].into()),
             access_modes: Some(volume.access_modes.clone()),
             volume_mode: Some("Filesystem".to_owned()),
             storage_class_name: class.map(ToOwned::to_owned),

@@ -57,6 +57,11 @@ async fn drive(context: &Context, key: &ClaimKey) -> Option<Duration> {
                 Some(api::CATCH_UP)
             }
         };
+        if execution::is_over(&observed) {
+            context.memory.forget(&key.uid);
+            context.metrics.gone(&key.uid);
+            return None;
+        }
         if let Step::Wait(wait) = decision.step {
             return earlier(pause(context, key, wait), tell_again);
         }
@@ -81,11 +86,6 @@ async fn drive(context: &Context, key: &ClaimKey) -> Option<Duration> {
                 hinder(context, key, &mut observed, Stance::Refused(refusal)).await;
                 return pause(context, key, Wait::Growing);
             }
-        }
-        if execution::is_over(&observed) {
-            context.memory.forget(&key.uid);
-            context.metrics.gone(&key.uid);
-            return None;
         }
     }
     tracing::warn!(claim = %key.uid, "more steps than expected; going on later");

@@ -13,6 +13,14 @@ use super::events::{Kind, Notice};
 use super::resolution::{Pinned, PointInTime};
 use crate::units;
 
+/// Failures that only another PVC cures.
+const OF_THE_CLAIM: [&str; 4] = [
+    "DoesNotFit",
+    "VolumeTooSmall",
+    "VolumeTooLarge",
+    "SizeRefused",
+];
+
 /// A status to write, and what to tell.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
@@ -194,16 +202,21 @@ fn with_retry(message: &str) -> String {
     }
 }
 
-/// What to do last, where something is to be done to the PVC itself nothing is added.
+/// What to do last. A PVC that is bound elsewhere is at its end, and what a PVC asks for cannot be
+/// changed while it is Pending.
 fn for_good(failure: &Failure, observed: &Observed) -> String {
+    let message = &failure.message;
     let claim = match &observed.claim {
         ClaimSight::Cached(claim) | ClaimSight::Live(claim) if claim.volume.is_none() => claim,
-        _ => return failure.message.clone(),
+        _ => return message.clone(),
     };
+    if OF_THE_CLAIM.contains(&failure.reason.as_str()) {
+        return format!("{message}; for that, delete the PVC and make it again");
+    }
     format!(
-        "{}; then delete this VolumeRestore (kubectl delete volumerestore -n {} {}) to have it \
-         tried again",
-        failure.message, claim.namespace, claim.name
+        "{message}; then delete this VolumeRestore (kubectl delete volumerestore -n {} {}) to have \
+         it tried again",
+        claim.namespace, claim.name
     )
 }
 

@@ -96,7 +96,9 @@ impl Question<'_> {
                     | "InvalidToken"
                     | "TokenRefreshRequired"
                     | "InvalidSecurity"
-                    | "NotSignedUp",
+                    | "NotSignedUp"
+                    // versitygw, of a key that it does not know.
+                    | "XAdminUserNotFound",
                 ),
             )
             | (401, _) => StoreError::Credentials { server, code: both },
@@ -207,6 +209,7 @@ mod tests {
             (404, String::new(), "ObjectNotFound"),
             (403, xml("InvalidAccessKeyId"), "CredentialsRefused"),
             (404, xml("InvalidAccessKeyId"), "CredentialsRefused"),
+            (404, xml("XAdminUserNotFound"), "CredentialsRefused"),
             (403, xml("SignatureDoesNotMatch"), "CredentialsRefused"),
             (400, xml("ExpiredToken"), "CredentialsRefused"),
             (403, xml("AccessDenied"), "AccessDenied"),

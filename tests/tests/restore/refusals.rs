@@ -20,6 +20,7 @@ pub fn add(suite: &mut SharedSuite) {
     suite.test("a_volume_backup_that_does_not_exist_yet", no_backup_yet);
     suite.test("a_missing_object_and_a_missing_bucket", missing);
     suite.test("wrong_credentials", wrong_credentials);
+    suite.test("another_tenants_archive", another_tenants);
     suite.test("a_server_that_is_down", server_down);
     suite.test("a_truncated_archive", async |world: &World| {
         let cut = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 1000);
@@ -112,7 +113,7 @@ async fn missing(world: &World) -> Result<()> {
     let tenant = world.tenant("missing-object").await?;
     tenant.backup("backup", "no-such-object").await?;
     let claim = tenant.claim("data", &Wish::BACKUP).await?;
-    refused(&tenant, &claim, "ArchiveNotFound").await?;
+    refused(&tenant, &claim, "ObjectNotFound").await?;
 
     let tenant = world.tenant("missing-bucket").await?;
     tenant
@@ -140,6 +141,22 @@ async fn wrong_credentials(world: &World) -> Result<()> {
     refused(&tenant, &claim, "CredentialsRefused").await
 }
 
+/// Who has every right in a namespace of their own reads nothing but what their own store serves:
+/// neither without a store for it nor by a store that names the other's bucket with keys of one's own.
+async fn another_tenants(world: &World) -> Result<()> {
+    let owner = world.tenant("owner").await?;
+    upload(world, &owner, "archive", &archive("tar.gz")?).await?;
+    let thief = world.tenant("thief").await?;
+    thief.backup_of("backup", "s3://owner/archive").await?;
+    let claim = thief.claim("data", &Wish::BACKUP).await?;
+    refused(&thief, &claim, "BackupStoreNotFound").await?;
+    thief
+        .store_for("owner", &world.server.endpoint(), ("thief", "guesses"))
+        .await?;
+    let claim = thief.claim("data", &Wish::BACKUP).await?;
+    refused(&thief, &claim, "CredentialsRefused").await
+}
+
 async fn server_down(world: &World) -> Result<()> {
     let faults = world.server.fault_proxy().await?;
     let tenant = world.tenant_through(&faults, "server-down").await?;
@@ -147,7 +164,7 @@ async fn server_down(world: &World) -> Result<()> {
     faults.set(Fault::Refuse).await?;
     tenant.backup("backup", "archive").await?;
     let claim = tenant.claim("data", &Wish::BACKUP).await?;
-    tenant.warned(&claim, "StoreUnavailable", WAIT).await?;
+    tenant.warned(&claim, "StoreUnreachable", WAIT).await?;
     tenant.nothing_left(&claim, WAIT).await?;
     faults.set(Fault::None).await?;
     tenant.completed("data", WAIT).await.map(drop)
@@ -225,5 +242,5 @@ async fn other_driver(world: &World) -> Result<()> {
             },
         )
         .await?;
-    refused(&tenant, &claim, "DriverNotServed").await
+    refused(&tenant, &claim, "DriverUnsupported").await
 }

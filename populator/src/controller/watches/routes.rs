@@ -40,12 +40,19 @@ impl Route<VolumeRestore> for Routes {
         changes::life(restore)
     }
 
-    /// The PVC that it speaks of, and the one whose name it bears.
+    /// One that goes concerns the PVC that it speaks of, and the one whose name it bears. One that
+    /// comes was made for a PVC that is being worked on already.
     fn tell(&self, restore: &VolumeRestore, _: Change) {
         let Some(namespace) = restore.namespace() else {
             return;
         };
-        if let Some(claim) = self.stores.claim(&namespace, &restore.name_any()) {
+        let name = restore.name_any();
+        if restore.metadata.deletion_timestamp.is_none()
+            && self.stores.restore(&namespace, &name).is_some()
+        {
+            return;
+        }
+        if let Some(claim) = self.stores.claim(&namespace, &name) {
             self.add(&claim);
         }
         let spoken_of = &restore.spec.persistent_volume_claim;

@@ -107,7 +107,9 @@ pub(super) fn write_kubelet(
         // every pod, again and again.
         "clusterDNS": [addresses.machine()],
         "clusterDomain": "cluster.local",
-        "featureGates": {"KubeletInUserNamespace": true},
+        "featureGates": {"KubeletInUserNamespace": true, "KubeletCrashLoopBackOffMax": true},
+        // Containers that tests kill come back at once, however often.
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "1s"},
         // The disk is the machine's, and so is what fills it.
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {
