@@ -73,6 +73,7 @@ pub async fn publish(client: &Client, about: ObjectReference, notice: &Notice) {
     match created {
         Ok(_) => {}
         Err(error) if api::already_exists(&error) => {}
+        Err(error) if api::meaning(&error) == api::Meaning::NamespaceEnds => {}
         Err(error) => tracing::warn!(
             namespace,
             reason = notice.reason,

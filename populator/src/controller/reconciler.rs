@@ -107,7 +107,9 @@ async fn hinder(
 fn after(context: &Context, key: &ClaimKey, error: &kube::Error) -> Duration {
     match api::meaning(error) {
         Meaning::Stale => api::CATCH_UP,
-        Meaning::Refused(_) => context.memory.update(&key.uid, Remembered::next_look),
+        Meaning::Refused(_) | Meaning::NamespaceEnds => {
+            context.memory.update(&key.uid, Remembered::next_look)
+        }
         Meaning::Transient => {
             tracing::warn!(claim = %key.uid, %error, "the API server did not answer as expected");
             context.memory.update(&key.uid, Remembered::next_look)

@@ -267,3 +267,130 @@ pub fn pinned(pinned: &Pinned, claim: &Claim, node: &str) -> Notice {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::decision::tests::{observed, order, pinned as example};
+    use crate::controller::refusal::Refusal;
+    use crate::store::StoreError;
+    use crds::restore_order::{Cure, RestoreOrderStatus};
+    use crds::volume_restore::Progress;
+    use std::sync::Arc;
+
+    fn failure(reason: &str) -> Failure {
+        Failure {
+            reason: reason.to_owned(),
+            message: "it failed; do this".to_owned(),
+            cure: Cure::Person,
+        }
+    }
+
+    fn reported(stance: &Stance, observed: &Observed) -> Report {
+        report(stance, observed, observed.restore.as_ref().unwrap())
+    }
+
+    fn ready(report: &Report) -> (&str, &str, &str) {
+        let ready = conditions::get(&report.status.conditions, READY).unwrap();
+        (&ready.status, &ready.reason, &ready.message)
+    }
+
+    #[test]
+    fn condition_and_event_say_the_same() {
+        let refusal = Refusal::Store(StoreError::NoObject {
+            url: "s3://b/k".to_owned(),
+            server: "s".to_owned(),
+        });
+        for stance in [
+            Stance::Refused(refusal),
+            Stance::Hindered("quota".to_owned()),
+            Stance::Retrying(failure("Why")),
+            Stance::Moving(failure("NodeFull")),
+            Stance::AgentSilent,
+            Stance::Failed(failure("Why")),
+        ] {
+            let report = reported(&stance, &observed(|_| ()));
+            let notice = report.notice.clone().unwrap();
+            assert_eq!(notice.kind, Kind::Warning);
+            assert_eq!(
+                ready(&report),
+                ("False", notice.reason.as_str(), notice.message.as_str())
+            );
+            assert!(notice.message.contains("; "), "{}", notice.message);
+        }
+    }
+
+    #[test]
+    fn waiting_and_working_are_no_events() {
+        for stance in [
+            Stance::WaitingForConsumer,
+            Stance::CleaningUp,
+            Stance::Waiting,
+            Stance::Provisioning,
+            Stance::Restoring,
+            Stance::Publishing,
+        ] {
+            assert_eq!(reported(&stance, &observed(|_| ())).notice, None);
+        }
+    }
+
+    #[test]
+    fn a_failure_for_good_says_how_to_begin_anew() {
+        let told = |reason| {
+            let report = reported(&Stance::Failed(failure(reason)), &observed(|_| ()));
+            assert_eq!(report.status.phase, Phase::Failed);
+            report.notice.unwrap().message
+        };
+        assert!(told("Why").contains("kubectl delete volumerestore -n default restored-database"));
+        assert!(told("DoesNotFit").ends_with("delete the PVC and make it again"));
+    }
+
+    #[test]
+    fn a_complete_restore_tells_size_time_rate_and_verification() {
+        let complete = observed(|o| {
+            o.order = Some(Arc::new(order(|order| {
+                order.status = Some(RestoreOrderStatus {
+                    progress: Some(Progress {
+                        percent: 100,
+                        ..Progress::default()
+                    }),
+                    result: Some(RestoreResult {
+                        format: "tar.gz".to_owned(),
+                        entries: 3,
+                        bytes_written: 2 << 30,
+                        seconds: 80,
+                        verified: "Stream".to_owned(),
+                        not_restored: vec!["2 sockets".to_owned()],
+                        ..RestoreResult::default()
+                    }),
+                    ..RestoreOrderStatus::default()
+                });
+            })));
+        });
+        let report = reported(&Stance::Completed, &complete);
+        let (status, reason, message) = ready(&report);
+        assert_eq!((status, reason), ("True", "Restored"));
+        assert_eq!(
+            message,
+            "2 GiB in 3 entries restored from s3://b/k in 1m20s (25.6 MiB/s), verified by Stream; \
+             not restored: 2 sockets"
+        );
+        assert_eq!(report.status.node_name.as_deref(), Some("n1"));
+        assert_eq!(report.status.way.as_deref(), Some("Direct"));
+        assert!(report.status.progress.is_some() && report.status.result.is_some());
+        assert_eq!(report.notice.unwrap().kind, Kind::Normal);
+    }
+
+    #[test]
+    fn an_archive_without_versions_is_told_with_its_time() {
+        let observed = observed(|_| ());
+        let ClaimSight::Cached(claim) = &observed.claim else {
+            unreachable!()
+        };
+        let message = pinned(&example(), claim, "n1").message;
+        assert!(
+            message.contains("as it stands") && message.contains("last written"),
+            "{message}"
+        );
+    }
+}

@@ -65,7 +65,7 @@ fn class() -> Class {
 }
 
 /// A PVC that is ready for an order on node n1.
-fn observed(change: impl FnOnce(&mut Observed)) -> Observed {
+pub(crate) fn observed(change: impl FnOnce(&mut Observed)) -> Observed {
     let mut observed = Observed {
         now: NOW.parse().unwrap(),
         claim: ClaimSight::Cached(claim(|_| ())),
