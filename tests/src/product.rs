@@ -79,7 +79,7 @@ fn fail_point_program() -> Result<PathBuf> {
 pub async fn install(cluster: &Cluster, form: Form) -> Result<()> {
     if form == Form::FailPoints {
         for node in cluster.nodes() {
-            node.run(&["mkdir", "-p", "-m", "1777", "/var/lib/fail-points"])?;
+            node.run(&["mkdir", "-p", "-m", "0777", "/var/lib/fail-points"])?;
         }
     }
     let overlay = form.overlay();

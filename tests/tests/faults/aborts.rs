@@ -3,13 +3,16 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use crds::VolumeRestore;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::{ResourceExt as _, api::PostParams};
 use tests::{
     s3::fault::{Fault, FaultProxy},
     shared::{SharedSuite, World},
     tenant::{Claim, Tenant, Wish},
 };
 
-use crate::original::Original;
+use crate::original::{Original, SLOW};
 
 /// Each abort costs a restart of its container.
 const WAIT: Duration = Duration::from_secs(240);
@@ -36,6 +39,12 @@ async fn aborted(world: &World) -> Result<()> {
     deleted(&tenant, &faults)
         .await
         .context("a PVC deleted midway")?;
+    no_room(world, &tenant)
+        .await
+        .context("a node without room")?;
+    stranger(&tenant)
+        .await
+        .context("a VolumeRestore of an earlier PVC")?;
 
     let hit = |name: &&&str| {
         let folders = fail_points(world);
@@ -71,7 +80,7 @@ async fn whole(tenant: &Tenant<'_>, original: &Original) -> Result<()> {
 }
 
 async fn again_after_an_outage(tenant: &Tenant<'_>, faults: &FaultProxy) -> Result<()> {
-    faults.set(Fault::Throttle(512 << 10)).await?;
+    faults.set(SLOW).await?;
     let claim = tenant.claim("outage", &Wish::BACKUP).await?;
     tenant.restoring("outage", WAIT).await?;
     faults.set(Fault::Refuse).await?;
@@ -104,12 +113,52 @@ async fn refused(world: &World, tenant: &Tenant<'_>) -> Result<()> {
 }
 
 async fn deleted(tenant: &Tenant<'_>, faults: &FaultProxy) -> Result<()> {
-    faults.set(Fault::Throttle(512 << 10)).await?;
+    faults.set(SLOW).await?;
     let claim = tenant.claim("deleted", &Wish::BACKUP).await?;
     tenant.restoring("deleted", WAIT).await?;
     gone(tenant, &claim).await?;
     faults.set(Fault::None).await?;
     Ok(())
+}
+
+/// The node has no room; as external-provisioner would, the controller has the scheduler look again.
+async fn no_room(world: &World, tenant: &Tenant<'_>) -> Result<()> {
+    let wish = Wish {
+        class: "fast-csi-storage",
+        size: "500Gi",
+        ..Wish::BACKUP
+    };
+    let claim = tenant
+        .claim_on("full", &wish, world.cluster.node(0).name())
+        .await?;
+    tests::wait::eventually("the node is no longer selected", WAIT, async || {
+        let claim = tenant.api::<PersistentVolumeClaim>().get("full").await?;
+        let selected = claim
+            .annotations()
+            .get("volume.kubernetes.io/selected-node");
+        ensure!(selected.is_none(), "it is {selected:?}");
+        Ok(())
+    })
+    .await?;
+    gone(tenant, &claim).await
+}
+
+/// What bears the PVC's name but speaks of another makes way.
+async fn stranger(tenant: &Tenant<'_>) -> Result<()> {
+    let left = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": "stranger"},
+        "spec": {
+            "persistentVolumeClaim": {"name": "stranger", "uid": "of-an-earlier-one"},
+            "volumeBackupName": "backup",
+        },
+    }))?;
+    tenant
+        .api::<VolumeRestore>()
+        .create(&PostParams::default(), &left)
+        .await?;
+    let claim = tenant.claim("stranger", &Wish::BACKUP).await?;
+    tenant.completed("stranger", WAIT).await?;
+    gone(tenant, &claim).await
 }
 
 async fn gone(tenant: &Tenant<'_>, claim: &Claim) -> Result<()> {

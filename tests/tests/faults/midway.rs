@@ -12,11 +12,9 @@ use tests::{
     tenant::{Claim, Tenant, Wish},
 };
 
-use crate::original::Original;
+use crate::original::{Original, SLOW};
 
 const WAIT: Duration = Duration::from_secs(120);
-/// The archive has some megabytes: slow enough to be met midway.
-const SLOW: Fault = Fault::Throttle(512 << 10);
 
 pub fn add(suite: &mut SharedSuite) {
     suite.test("the_pvc_is_deleted_midway", pvc_deleted);

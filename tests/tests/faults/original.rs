@@ -3,7 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use tests::{odd_tree, s3::fault::FaultProxy, shared::World, tenant::Tenant, tree};
+use tests::{
+    odd_tree,
+    s3::fault::{Fault, FaultProxy},
+    shared::World,
+    tenant::Tenant,
+    tree,
+};
+
+/// Slow enough for a restore to be met midway: bytes a second for each of the ranges in flight.
+pub const SLOW: Fault = Fault::Throttle(256 << 10);
 
 /// The odd tree and its archive.
 pub struct Original(tempfile::TempDir);
@@ -19,6 +28,8 @@ impl Original {
         let tenant = world.tenant_through(faults, name).await?;
         let original = Self(tempfile::tempdir()?);
         odd_tree::make(&original.tree())?;
+        // Enough for many ranges, so that a slow restore is met midway.
+        odd_tree::noise(&original.tree().join("noise"), 24 << 20)?;
         let archive = original.0.path().join("archive");
         odd_tree::pack(&original.tree(), &archive, "tar.gz")?;
         world.server.put_file(name, "archive", &archive).await?;

@@ -211,7 +211,7 @@ async fn replaced(world: &World) -> Result<()> {
         .put_file(&tenant.name, "archive", &archive)
         .await?;
     tenant.backup("backup", "archive").await?;
-    faults.set(Fault::Throttle(4 << 20)).await?;
+    faults.set(Fault::Throttle(256 << 10)).await?;
     let claim = tenant.claim("data", &Wish::BACKUP).await?;
     tenant.restoring(&claim.name, WAIT).await?;
     odd_tree::noise(&original.join("noise"), 64 << 20)?;
