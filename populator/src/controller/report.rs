@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crds::READY;
 use crds::restore_order::{Failure, RestoreOrder};
-use crds::volume_restore::{Phase, RestoreResult, VolumeRestoreStatus};
+use crds::volume_restore::{Phase, Progress, RestoreResult, VolumeRestoreStatus};
 
 use super::claim::Claim;
 use super::conditions::{self, Verdict};
@@ -78,6 +78,27 @@ fn follow(status: &mut VolumeRestoreStatus, order: &RestoreOrder) {
         .and_then(|answer| answer.progress.as_ref())
     {
         status.progress = Some(progress.clone());
+    }
+    // An agent that was restarted at the end has a result and no progress.
+    if let Some(result) = result(Some(order)) {
+        status.progress = Some(finished(result, order.spec.archive.size));
+    }
+}
+
+/// The figures of a restore that is complete.
+fn finished(result: &RestoreResult, stored: i64) -> Progress {
+    let rate = result.bytes_written / result.seconds.max(1);
+    Progress {
+        percent: 100,
+        bytes_read: stored,
+        bytes_total: stored,
+        bytes_written: result.bytes_written,
+        entries: result.entries,
+        bytes_per_second: rate,
+        eta_seconds: Some(0),
+        restored: units::bytes(result.bytes_written.unsigned_abs()),
+        rate: units::rate(rate.unsigned_abs()),
+        eta: Some(units::duration(Duration::ZERO)),
     }
 }
 
@@ -275,7 +296,6 @@ mod tests {
     use crate::controller::refusal::Refusal;
     use crate::store::StoreError;
     use crds::restore_order::{Cure, RestoreOrderStatus};
-    use crds::volume_restore::Progress;
     use std::sync::Arc;
 
     fn failure(reason: &str) -> Failure {
@@ -350,10 +370,6 @@ mod tests {
         let complete = observed(|o| {
             o.order = Some(Arc::new(order(|order| {
                 order.status = Some(RestoreOrderStatus {
-                    progress: Some(Progress {
-                        percent: 100,
-                        ..Progress::default()
-                    }),
                     result: Some(RestoreResult {
                         format: "tar.gz".to_owned(),
                         entries: 3,
@@ -374,6 +390,11 @@ mod tests {
             message,
             "2 GiB in 3 entries restored from s3://b/k in 1m20s (25.6 MiB/s), verified by Stream; \
              not restored: 2 sockets"
+        );
+        let progress = report.status.progress.clone().unwrap();
+        assert_eq!(
+            (progress.percent, progress.restored.as_str()),
+            (100, "2 GiB")
         );
         assert_eq!(report.status.node_name.as_deref(), Some("n1"));
         assert_eq!(report.status.way.as_deref(), Some("Direct"));
