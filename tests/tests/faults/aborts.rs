@@ -25,12 +25,13 @@ pub fn add(suite: &mut SharedSuite) {
 /// cut off wherever it is first reached. A point that nothing reached fails the test.
 async fn aborted(world: &World) -> Result<()> {
     let faults = world.server.fault_proxy().await?;
-    let (tenant, original) = Original::with_tenant(world, &faults, "aborted").await?;
     for name in populator::failpoint::ALL {
         for folder in fail_points(world) {
             fs::write(folder.join(format!("{name}.abort")), "")?;
         }
     }
+    // Only now, so that the first look at the store is cut off too.
+    let (tenant, original) = Original::with_tenant(world, &faults, "aborted").await?;
     whole(&tenant, &original).await.context("a restore")?;
     again_after_an_outage(&tenant, &faults)
         .await
