@@ -249,15 +249,17 @@ impl Refusal {
             | Self::AttributesClass
             | Self::Size
             | Self::NoClass
-            | Self::ClassNotFound { .. }
             | Self::ForeignDriver { .. }
             | Self::ClassSecrets { .. }
             | Self::ClassTopologies { .. }
+            | Self::StoreElsewhere { .. } => Again::OnChange,
+            // Watched, but a change may be told before the PVC is known here: then only another look
+            // finds what has come meanwhile.
+            Self::ClassNotFound { .. }
             | Self::BackupNotFound { .. }
             | Self::StoreNotMatched { .. }
             | Self::StoreNotFound { .. }
-            | Self::StoreElsewhere { .. } => Again::OnChange,
-            Self::SecretNotFound { .. }
+            | Self::SecretNotFound { .. }
             | Self::SecretIncomplete { .. }
             | Self::SecretUnreadable { .. }
             | Self::Store(_)

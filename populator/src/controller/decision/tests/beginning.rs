@@ -44,7 +44,7 @@ fn what_cannot_begin_is_refused_in_this_order() {
         }));
     });
     assert_eq!(refusal(&missing), "VolumeBackupNotFound");
-    assert_eq!(step(&missing), Step::Wait(Wait::OnChange));
+    assert_eq!(step(&missing), Step::Wait(Wait::Growing));
     let small = observed(set_claim(|claim| claim.required_bytes = 9));
     assert_eq!(refusal(&small), "DoesNotFit");
 }
