@@ -12,6 +12,7 @@
 //! | [`claim`], [`class`], [`agents`] | PVC, StorageClass and agents as far as restores are concerned |
 //! | [`refusal`] | why a restore cannot begin, in words |
 //! | [`resolution`] | from a VolumeBackup to one exact object |
+//! | [`steering`] | the node of PVCs that are made from a snapshot or from another PVC |
 //! | [`order`], [`publish`] | building orders and PersistentVolumes |
 //! | [`report`], [`status`], [`conditions`], [`events`] | what people see |
 //! | [`memory`], [`metrics`], [`context`], [`api`] | what all of them share |
@@ -38,6 +39,7 @@ pub mod registration;
 pub mod report;
 pub mod resolution;
 pub mod status;
+pub mod steering;
 pub mod watches;
 
 use std::sync::Arc;
@@ -124,8 +126,9 @@ async fn lead(
     stop: &CancellationToken,
 ) -> Result<(), Error> {
     let queue = Arc::new(Queue::default());
+    let memory = Arc::new(Memory::default());
     let mut watches = JoinSet::new();
-    let stores = watches::start(&client, &arguments.namespace, &queue, &mut watches);
+    let stores = watches::start(&client, &arguments.namespace, &queue, &memory, &mut watches);
     let ready = tokio::select! {
         ready = stores.ready() => ready,
         () = stop.cancelled() => return Ok(()),
@@ -141,7 +144,7 @@ async fn lead(
         url_lifetime: arguments.url_lifetime,
         stores,
         queue,
-        memory: Memory::default(),
+        memory,
         metrics,
     });
     let mut work = JoinSet::new();
@@ -179,6 +182,7 @@ async fn take_work(
             };
             match &key {
                 Key::Claim(claim) => reconciler::reconcile(&context, claim).await,
+                Key::Steering(claim) => steering::reconcile(&context, claim).await,
                 Key::Backup { namespace, name } => {
                     status::look_at_backup(&context, namespace, name).await;
                 }

@@ -59,6 +59,8 @@ pub const ALL: &[&str] = &[
     "controller.replace-restore.after",
     "controller.retry.before",
     "controller.retry.after",
+    "controller.steer.before",
+    "controller.steer.after",
     "controller.write-backup-status.before",
     "controller.write-backup-status.after",
     "controller.write-restore-status.before",

@@ -10,6 +10,7 @@ use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::claim;
 use super::memory::Memory;
 use super::metrics::Metrics;
 use super::queue::Queue;
@@ -23,6 +24,8 @@ pub const MANAGER: &str = "populator-controller";
 pub enum Key {
     /// The restore of one PVC.
     Claim(ClaimKey),
+    /// The node of a PVC that is made from a snapshot or from another PVC.
+    Steering(ClaimKey),
     /// What is seen of a VolumeBackup.
     Backup {
         /// Its namespace.
@@ -37,6 +40,18 @@ pub enum Key {
         /// Its name.
         name: String,
     },
+}
+
+impl Key {
+    /// What there is to do for a PVC of those that are watched.
+    pub fn of(claim: &PersistentVolumeClaim) -> Option<Self> {
+        let key = ClaimKey::of(claim)?;
+        Some(if claim::is_ours(claim) {
+            Self::Claim(key)
+        } else {
+            Self::Steering(key)
+        })
+    }
 }
 
 /// One PVC: another one of the same name is another key.
@@ -76,7 +91,7 @@ pub struct Context {
     /// What is to be worked on.
     pub queue: Arc<Queue<Key>>,
     /// What this process remembers.
-    pub memory: Memory,
+    pub memory: Arc<Memory>,
     /// Figures.
     pub metrics: Metrics,
 }

@@ -41,7 +41,7 @@ pub struct Observed {
     /// Its order.
     pub order: Option<Arc<RestoreOrder>>,
     /// Its StorageClass.
-    pub class: Option<Class>,
+    pub class: ClassSight,
     /// The archive, once it was looked at.
     pub archive: Option<Result<Pinned, Refusal>>,
     /// The PersistentVolume of the order's name.
@@ -71,6 +71,27 @@ pub enum ClaimSight {
     NotCached,
     /// The API server has just said that there is none of this UID.
     Gone,
+}
+
+/// What is known of the StorageClass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClassSight {
+    /// As the watch last showed it, or the API server has just.
+    Known(Class),
+    /// The watch shows none of this name.
+    NotCached,
+    /// The API server has just said that there is none.
+    Absent,
+}
+
+impl ClassSight {
+    /// The class, where it is known.
+    pub fn known(&self) -> Option<&Class> {
+        match self {
+            Self::Known(class) => Some(class),
+            Self::NotCached | Self::Absent => None,
+        }
+    }
 }
 
 /// What is known of the PersistentVolume named like the order.
@@ -128,6 +149,8 @@ pub struct Decision {
 pub enum Step {
     /// Look: ask the API server for the PVC.
     LookAtClaim,
+    /// Look: ask the API server for the StorageClass.
+    LookAtClass,
     /// Look: ask the API server for the PersistentVolume.
     LookAtVolume,
     /// Look: ask the API server for the order's Node.

@@ -8,7 +8,7 @@ use kube::{Api, Client};
 use sha2::{Digest as _, Sha256};
 
 use super::api;
-use super::claim::Claim;
+use super::context::ClaimKey;
 use crate::failpoint;
 
 /// The component that people see in `kubectl describe`.
@@ -46,15 +46,15 @@ impl Kind {
     }
 }
 
-/// A PVC as the object of events.
-pub fn about_claim(claim: &Claim) -> ObjectReference {
+/// A PVC as the object of events, in the version that was seen.
+pub fn about_claim(claim: &ClaimKey, resource_version: Option<String>) -> ObjectReference {
     ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("PersistentVolumeClaim".to_owned()),
         namespace: Some(claim.namespace.clone()),
         name: Some(claim.name.clone()),
         uid: Some(claim.uid.clone()),
-        resource_version: claim.resource_version.clone(),
+        resource_version,
         field_path: None,
     }
 }

@@ -20,6 +20,13 @@ const LOOK: Backoff = Backoff {
     most: Duration::from_secs(60),
 };
 
+/// The pauses of steering: between looks at a source that is being made, and before a node that
+/// had no room is chosen again.
+const STEERING: Backoff = Backoff {
+    first: Duration::from_secs(1),
+    most: Duration::from_secs(60),
+};
+
 /// Pauses that double.
 #[derive(Clone, Copy, Debug)]
 struct Backoff {
@@ -53,7 +60,39 @@ pub struct Remembered {
     full: BTreeMap<String, (u32, Timestamp)>,
     /// Whether this process has made the PersistentVolume.
     pub made: bool,
+    /// How the PVC was steered to the node of its source.
+    pub steered: Steered,
     looks: u32,
+}
+
+/// What is remembered of a PVC that is made from a snapshot or from another PVC.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Steered {
+    /// The node that was chosen for it.
+    pub given: Option<Given>,
+    /// How often the choice was taken back.
+    pub refused: u32,
+    /// Not before then is a node chosen again.
+    pub due: Option<Timestamp>,
+}
+
+/// A node that was chosen for a PVC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// The node.
+    pub node: String,
+    /// The version of the PVC that was changed: whoever sees it still has not seen the change.
+    pub upon: Option<String>,
+}
+
+impl Steered {
+    /// The choice was taken back: not before a pause is there another one. How often so far.
+    pub fn taken_back(&mut self, now: Timestamp) -> u32 {
+        self.given = None;
+        self.refused = self.refused.saturating_add(1);
+        self.due = Some(now + STEERING.pause(self.refused));
+        self.refused
+    }
 }
 
 /// What was last written into a VolumeRestore. Later than what a watch shows, never earlier.
@@ -122,6 +161,12 @@ impl Remembered {
         LOOK.pause(self.looks)
     }
 
+    /// For how long to wait for the source of a PVC; longer each time.
+    pub fn next_source_look(&mut self) -> Duration {
+        self.looks = self.looks.saturating_add(1);
+        STEERING.pause(self.looks)
+    }
+
     /// A look went well.
     pub fn looked(&mut self) {
         self.looks = 0;
@@ -152,6 +197,20 @@ mod tests {
         let due = memory.retry_at(1, now);
         assert_eq!(memory.retry_at(1, now + SignedDuration::from_secs(3)), due);
         assert!(memory.retry_at(2, due) > due);
+    }
+
+    #[test]
+    fn a_choice_taken_back_again_and_again_is_repeated_once_a_minute() {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut steered = Steered::default();
+        assert_eq!(steered.taken_back(now), 1);
+        let first = steered.due.unwrap();
+        assert!(first >= now + SignedDuration::from_secs(1));
+        for _ in 0..20 {
+            steered.taken_back(now);
+        }
+        let pause = steered.due.unwrap().duration_since(now);
+        assert!(pause >= SignedDuration::from_secs(60) && pause <= SignedDuration::from_secs(66));
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Metrics {
     restores: Family<PhaseLabel, Gauge>,
     failures: Family<ReasonLabel, Counter>,
     restored_bytes: Counter,
+    /// PVCs for which the node of their source was chosen, each time.
+    pub steered: Counter,
     seconds: Histogram,
     /// The phase of each restore, by PVC UID, behind the gauge.
     phases: Mutex<HashMap<String, Phase>>,
@@ -42,6 +44,7 @@ impl Metrics {
             restores: Family::default(),
             failures: Family::default(),
             restored_bytes: Counter::default(),
+            steered: Counter::default(),
             // 1 s to about 9 h.
             seconds: Histogram::new(exponential_buckets(1.0, 2.0, 16)),
             phases: Mutex::default(),
@@ -58,6 +61,11 @@ impl Metrics {
                 "restored_bytes",
                 "Bytes written into volumes by restores that are complete",
                 metrics.restored_bytes.clone(),
+            );
+            registry.register(
+                "claims_steered",
+                "Choices of the node where the source of a PVC (a snapshot, another PVC) lies",
+                metrics.steered.clone(),
             );
             registry.register(
                 "restore_seconds",

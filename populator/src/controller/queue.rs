@@ -85,6 +85,11 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         self.changed.notify_one();
     }
 
+    /// Whether `key` is being worked on.
+    pub fn is_running(&self, key: &K) -> bool {
+        self.lock().keys.get(key).is_some_and(|entry| entry.running)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<K>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -163,10 +168,13 @@ mod tests {
     async fn a_key_is_not_worked_on_twice_at_a_time() {
         let queue = Queue::default();
         queue.add("a");
+        assert!(!queue.is_running(&"a"));
         assert_eq!(queue.next().await, "a");
         queue.add("a");
         assert!(is_empty(&queue).await);
+        assert!(queue.is_running(&"a"));
         queue.done(&"a");
+        assert!(!queue.is_running(&"a"));
         assert_eq!(queue.next().await, "a");
     }
 

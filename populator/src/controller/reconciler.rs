@@ -12,21 +12,10 @@ use super::api::{self, Meaning};
 use super::context::{ClaimKey, Context, Key};
 use super::decision::{self, Stance, Step, Wait};
 use super::memory::Remembered;
-use super::refusal::Refusal;
+use super::refusal::Trouble;
 
 /// More steps than any restore takes at a stretch.
 const STEPS_MAX: usize = 32;
-
-/// Why a step was not executed.
-#[derive(thiserror::Error, Debug)]
-enum Trouble {
-    /// The API server did not do it.
-    #[error(transparent)]
-    Api(#[from] kube::Error),
-    /// A look or a signature did not come about.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-}
 
 /// Does what there is to do for one PVC now, and puts it into the queue again where time matters.
 pub async fn reconcile(context: &Context, key: &ClaimKey) {

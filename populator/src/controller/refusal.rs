@@ -204,6 +204,17 @@ pub enum Refusal {
     },
 }
 
+/// Why something did not come about.
+#[derive(thiserror::Error, Debug)]
+pub enum Trouble {
+    /// The API server did not do it.
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    /// A person, or time, must cure it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
 /// When a refusal is worth another look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Again {
@@ -253,8 +264,9 @@ impl Refusal {
             | Self::ClassSecrets { .. }
             | Self::ClassTopologies { .. }
             | Self::StoreElsewhere { .. } => Again::OnChange,
-            // Watched, but a change may be told before the PVC is known here: then only another look
-            // finds what has come meanwhile.
+            // The first four are watched, and no order of changes loses one (watches/routes.rs).
+            // They are looked at again all the same: a watch whose connection has died unnoticed
+            // shows nothing for minutes, and what is missing in it is asked for each time.
             Self::ClassNotFound { .. }
             | Self::BackupNotFound { .. }
             | Self::StoreNotMatched { .. }

@@ -8,11 +8,12 @@ use crds::{BackupStore, VolumeBackup};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 
 use super::context::Context;
 use super::order::STORE;
-use super::refusal::Refusal;
+use super::refusal::{Refusal, Trouble};
 use super::status;
 use crate::store::{Access, Credentials, Found, ObjectUrl, SignedUrl, longest_prefix};
 use crate::units;
@@ -51,14 +52,12 @@ pub enum PointInTime {
 
 /// Finds the archive of a VolumeBackup, signs a URL for it, and writes what was seen into the
 /// status of VolumeBackup and BackupStore.
-pub async fn resolve(context: &Context, namespace: &str, backup: &str) -> Result<Pinned, Refusal> {
-    let Some(backup) = context.stores.backup(namespace, backup) else {
-        return Err(Refusal::BackupNotFound {
-            backup: backup.to_owned(),
-            namespace: namespace.to_owned(),
-        });
-    };
-    let store = choose(&context.stores.stores_of(namespace), &backup);
+///
+/// What the watches do not show is asked for before it is called missing: people write a backup, its
+/// store and a PVC in one go, and what they wrote last may be known here first.
+pub async fn resolve(context: &Context, namespace: &str, backup: &str) -> Result<Pinned, Trouble> {
+    let backup = find(context, namespace, backup).await?;
+    let store = among_stores(context, namespace, |stores| choose(stores, &backup)).await?;
     let pinned = match &store {
         Ok(store) => pin(context, &backup, store).await,
         Err(refusal) => Err(refusal.clone()),
@@ -67,7 +66,7 @@ pub async fn resolve(context: &Context, namespace: &str, backup: &str) -> Result
         status::tell_store(context, store, pinned.as_ref().err()).await;
     }
     status::tell_backup(context, &backup, &pinned).await;
-    pinned
+    Ok(pinned?)
 }
 
 async fn pin(
@@ -92,25 +91,61 @@ async fn pin(
 }
 
 /// Signs a fresh URL for an order that exists, from the BackupStore as it is now.
-pub async fn renew(context: &Context, order: &crds::RestoreOrder) -> Result<SignedUrl, Refusal> {
+pub async fn renew(context: &Context, order: &crds::RestoreOrder) -> Result<SignedUrl, Trouble> {
     let namespace = &order.spec.claim.namespace;
     let name = order.annotations().get(STORE).cloned().unwrap_or_default();
-    let store = context
-        .stores
-        .stores_of(namespace)
-        .into_iter()
-        .find(|store| store.name_any() == name)
-        .ok_or_else(|| Refusal::StoreNotFound {
-            store: name,
+    let named = |stores: &[Arc<BackupStore>]| {
+        let found = stores.iter().find(|store| store.name_any() == name);
+        found.cloned().ok_or_else(|| Refusal::StoreNotFound {
+            store: name.clone(),
             namespace: namespace.clone(),
-        })?;
+        })
+    };
+    let store = among_stores(context, namespace, named).await??;
     let archive = &order.spec.archive;
-    let url = ObjectUrl::parse(&archive.url)?;
+    let url = ObjectUrl::parse(&archive.url).map_err(Refusal::from)?;
     let credentials = credentials(context, &store).await?;
-    let access = Access::new(&store.spec, &credentials, &url)?;
-    Ok(access
+    let access = Access::new(&store.spec, &credentials, &url).map_err(Refusal::from)?;
+    let signed = access
         .sign(archive.version.as_deref(), context.url_lifetime)
-        .await?)
+        .await
+        .map_err(Refusal::from)?;
+    Ok(signed)
+}
+
+/// The VolumeBackup of that name.
+async fn find(
+    context: &Context,
+    namespace: &str,
+    backup: &str,
+) -> Result<Arc<VolumeBackup>, Trouble> {
+    if let Some(shown) = context.stores.backup(namespace, backup) {
+        return Ok(shown);
+    }
+    let found = context
+        .of::<VolumeBackup>(namespace)
+        .get_opt(backup)
+        .await?;
+    Ok(found.map(Arc::new).ok_or_else(|| Refusal::BackupNotFound {
+        backup: backup.to_owned(),
+        namespace: namespace.to_owned(),
+    })?)
+}
+
+/// What `choose` says of the BackupStores of a namespace; where that is a refusal, what it says of
+/// those that the API server has at this moment.
+async fn among_stores(
+    context: &Context,
+    namespace: &str,
+    choose: impl Fn(&[Arc<BackupStore>]) -> Result<Arc<BackupStore>, Refusal>,
+) -> Result<Result<Arc<BackupStore>, Refusal>, kube::Error> {
+    if let Ok(shown) = choose(&context.stores.stores_of(namespace)) {
+        return Ok(Ok(shown));
+    }
+    let stores = context.of::<BackupStore>(namespace);
+    let there = stores.list(&ListParams::default()).await?;
+    let there: Vec<_> = there.items.into_iter().map(Arc::new).collect();
+    Ok(choose(&there))
 }
 
 /// The BackupStore that a VolumeBackup is read from.

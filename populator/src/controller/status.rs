@@ -8,7 +8,7 @@ use super::api;
 use super::conditions::{self, Verdict};
 use super::context::{Context, Key};
 use super::memory::Remembered;
-use super::refusal::{Again, Refusal};
+use super::refusal::{Again, Refusal, Trouble};
 use super::resolution::{self, Pinned, PointInTime};
 use crate::failpoint;
 
@@ -22,7 +22,10 @@ pub async fn look_at_backup(context: &Context, namespace: &str, name: &str) {
         return;
     }
     match resolution::resolve(context, namespace, name).await {
-        Err(refusal) if refusal.again() == Again::Later => {
+        Err(Trouble::Refused(refusal)) if refusal.again() == Again::OnChange => {
+            context.memory.forget(&memory);
+        }
+        Err(_) => {
             let key = Key::Backup {
                 namespace: namespace.to_owned(),
                 name: name.to_owned(),
@@ -30,7 +33,7 @@ pub async fn look_at_backup(context: &Context, namespace: &str, name: &str) {
             let pause = context.memory.update(&memory, Remembered::next_look);
             context.queue.add_after(key, pause);
         }
-        Ok(_) | Err(_) => context.memory.forget(&memory),
+        Ok(_) => context.memory.forget(&memory),
     }
 }
 

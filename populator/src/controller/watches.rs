@@ -3,17 +3,22 @@
 mod changes;
 mod routes;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use crds::{BackupStore, RestoreOrder, VolumeBackup, VolumeRestore};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::runtime::reflector::{ObjectRef, Store, store::WriterDropped};
+use kube::runtime::reflector::store::{Writer, WriterDropped};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::{Api, Client};
 use tokio::task::JoinSet;
 
 use super::context::Key;
+use super::memory::Memory;
 use super::queue::Queue;
 use changes::watch;
 
@@ -34,17 +39,68 @@ pub fn start(
     client: &Client,
     namespace: &str,
     queue: &Arc<Queue<Key>>,
+    memory: &Arc<Memory>,
     tasks: &mut JoinSet<()>,
 ) -> Stores {
-    // What a route looks up in other stores, it finds there once all watches have begun.
-    let (claims, claim_writer) = kube::runtime::reflector::store();
-    let (restores, restore_writer) = kube::runtime::reflector::store();
-    let (orders, order_writer) = kube::runtime::reflector::store();
-    let (backups, backup_writer) = kube::runtime::reflector::store();
-    let (places, place_writer) = kube::runtime::reflector::store();
-    let (classes, class_writer) = kube::runtime::reflector::store();
-    let (leases, lease_writer) = kube::runtime::reflector::store();
-    let shown = Stores {
+    let (shown, writers) = stores();
+    let routes = routes::Routes {
+        stores: shown.clone(),
+        queue: Arc::clone(queue),
+        memory: Arc::clone(memory),
+    };
+
+    tasks.spawn(watch(
+        Api::all(client.clone()),
+        writers.claims,
+        routes.clone(),
+    ));
+    tasks.spawn(watch(
+        Api::all(client.clone()),
+        writers.restores,
+        routes.clone(),
+    ));
+    tasks.spawn(watch(
+        Api::all(client.clone()),
+        writers.backups,
+        routes.clone(),
+    ));
+    tasks.spawn(watch(
+        Api::all(client.clone()),
+        writers.places,
+        routes.clone(),
+    ));
+    tasks.spawn(watch(
+        Api::all(client.clone()),
+        writers.classes,
+        routes.clone(),
+    ));
+    let orders = Api::namespaced(client.clone(), namespace);
+    tasks.spawn(watch(orders, writers.orders, routes.clone()));
+    let leases = Api::namespaced(client.clone(), namespace);
+    tasks.spawn(watch(leases, writers.leases, routes));
+    shown
+}
+
+/// What fills the stores.
+struct Writers {
+    claims: Writer<PersistentVolumeClaim>,
+    restores: Writer<VolumeRestore>,
+    orders: Writer<RestoreOrder>,
+    backups: Writer<VolumeBackup>,
+    places: Writer<BackupStore>,
+    classes: Writer<StorageClass>,
+    leases: Writer<Lease>,
+}
+
+fn stores() -> (Stores, Writers) {
+    let (claims, claim_writer) = reflector::store();
+    let (restores, restore_writer) = reflector::store();
+    let (orders, order_writer) = reflector::store();
+    let (backups, backup_writer) = reflector::store();
+    let (places, place_writer) = reflector::store();
+    let (classes, class_writer) = reflector::store();
+    let (leases, lease_writer) = reflector::store();
+    let stores = Stores {
         claims,
         restores,
         orders,
@@ -53,41 +109,16 @@ pub fn start(
         classes,
         leases,
     };
-    let routes = routes::Routes {
-        stores: shown.clone(),
-        queue: Arc::clone(queue),
+    let writers = Writers {
+        claims: claim_writer,
+        restores: restore_writer,
+        orders: order_writer,
+        backups: backup_writer,
+        places: place_writer,
+        classes: class_writer,
+        leases: lease_writer,
     };
-
-    tasks.spawn(watch(
-        Api::all(client.clone()),
-        claim_writer,
-        routes.clone(),
-    ));
-    tasks.spawn(watch(
-        Api::all(client.clone()),
-        restore_writer,
-        routes.clone(),
-    ));
-    tasks.spawn(watch(
-        Api::all(client.clone()),
-        backup_writer,
-        routes.clone(),
-    ));
-    tasks.spawn(watch(
-        Api::all(client.clone()),
-        place_writer,
-        routes.clone(),
-    ));
-    tasks.spawn(watch(
-        Api::all(client.clone()),
-        class_writer,
-        routes.clone(),
-    ));
-    let orders = Api::namespaced(client.clone(), namespace);
-    tasks.spawn(watch(orders, order_writer, routes.clone()));
-    let leases = Api::namespaced(client.clone(), namespace);
-    tasks.spawn(watch(leases, lease_writer, routes));
-    shown
+    (stores, writers)
 }
 
 impl Stores {
@@ -102,7 +133,7 @@ impl Stores {
         self.leases.wait_until_ready().await
     }
 
-    /// A PVC that is to be filled from a VolumeBackup.
+    /// A PVC that is to be filled from a VolumeBackup, or made from a snapshot or another PVC.
     pub fn claim(&self, namespace: &str, name: &str) -> Option<Arc<PersistentVolumeClaim>> {
         self.claims.get(&ObjectRef::new(name).within(namespace))
     }

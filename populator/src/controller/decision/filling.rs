@@ -150,7 +150,7 @@ fn leave_node(
 ) -> Decision {
     let chosen_by_scheduler = observed
         .class
-        .as_ref()
+        .known()
         .is_some_and(|class| class.waits_for_consumer)
         && claim.selected_node.as_ref() == Some(&order.spec.node_name);
     let step = if chosen_by_scheduler {

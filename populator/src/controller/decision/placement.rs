@@ -2,7 +2,7 @@
 
 use crds::restore_order::RestoreOrder;
 
-use super::{Decision, Observed, Stance, Step, Wait};
+use super::{ClassSight, Decision, Observed, Stance, Step, Wait};
 use crate::controller::claim::Claim;
 use crate::controller::class::Class;
 use crate::controller::refusal::Refusal;
@@ -16,12 +16,14 @@ pub(super) fn begin(observed: &Observed, claim: &Claim) -> Decision {
     }
     let class = match (&claim.class, &observed.class) {
         (None, _) => return Decision::refused(Refusal::NoClass),
-        (Some(name), None) => {
+        // What has just been made may not be shown by the watch yet.
+        (Some(_), ClassSight::NotCached) => return Decision::new(Step::LookAtClass, None),
+        (Some(name), ClassSight::Absent) => {
             return Decision::refused(Refusal::ClassNotFound {
                 class: name.clone(),
             });
         }
-        (Some(_), Some(class)) => class,
+        (Some(_), ClassSight::Known(class)) => class,
     };
     if let Some(refusal) = class.refusal(&observed.drivers) {
         return Decision::refused(refusal);
@@ -107,7 +109,7 @@ fn no_room(claim: &Claim, class: &Class) -> Stance {
 pub(super) fn moved(observed: &Observed, claim: &Claim, order: &RestoreOrder) -> bool {
     let follows_scheduler = observed
         .class
-        .as_ref()
+        .known()
         .is_some_and(|class| class.waits_for_consumer);
     follows_scheduler
         && claim

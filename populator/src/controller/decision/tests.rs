@@ -77,7 +77,7 @@ pub(crate) fn observed(change: impl FnOnce(&mut Observed)) -> Observed {
             status: VolumeRestoreStatus::default(),
         }),
         order: None,
-        class: Some(class()),
+        class: ClassSight::Known(class()),
         archive: Some(Ok(pinned())),
         volume: VolumeSight::Unknown,
         node: NodeSight::Unknown,
@@ -287,7 +287,7 @@ mod disposing {
             o.claim = ClaimSight::Gone;
             // Nothing else needs to be there for cleaning up.
             o.restore = None;
-            o.class = None;
+            o.class = ClassSight::NotCached;
             o.archive = None;
         });
         assert_eq!(step(&gone), Step::Discard);
@@ -298,7 +298,7 @@ mod disposing {
         let deleting = observed(|o| {
             set_claim(|claim| claim.deleting = true)(o);
             o.restore = None;
-            o.class = None;
+            o.class = ClassSight::NotCached;
             o.archive = None;
         });
         assert_eq!(

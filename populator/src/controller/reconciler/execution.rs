@@ -6,19 +6,22 @@ use std::sync::Arc;
 use crds::restore_order::{Goal, RestoreOrder};
 use crds::volume_restore::{ClaimRef, VolumeRestore, VolumeRestoreSpec};
 use k8s_openapi::api::core::v1::{Node, ObjectReference, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
 
-use super::{Trouble, observation};
+use super::observation;
 use crate::controller::claim::{Claim, SELECTED_NODE};
+use crate::controller::class::Class;
 use crate::controller::context::{ClaimKey, Context};
 use crate::controller::decision::{
-    ClaimSight, NodeSight, Observed, Stance, Step, VolumeSight, has_finalizer,
+    ClaimSight, ClassSight, NodeSight, Observed, Stance, Step, VolumeSight, has_finalizer,
 };
 use crate::controller::events::{self, Kind, Notice};
 use crate::controller::memory::Remembered;
+use crate::controller::refusal::Trouble;
 use crate::controller::{api, order, publish, report, resolution};
 use crate::failpoint;
 use crate::store::SignedUrl;
@@ -36,12 +39,10 @@ pub(super) async fn execute(
 ) -> Result<(), Trouble> {
     match step {
         Step::LookAtClaim => look_at_claim(context, key, observed).await,
+        Step::LookAtClass => look_at_class(context, observed).await,
         Step::LookAtVolume => look_at_volume(context, observed).await,
         Step::LookAtNode => look_at_node(context, observed).await,
-        Step::Resolve => {
-            resolve(context, key, observed).await;
-            Ok(())
-        }
+        Step::Resolve => resolve(context, key, observed).await,
         Step::CreateRestore => create_restore(context, key, observed).await,
         Step::ReplaceRestore => replace_restore(context, key, observed).await,
         Step::CreateOrder { node } => create_order(context, key, observed, node).await,
@@ -83,6 +84,19 @@ async fn look_at_claim(
     Ok(())
 }
 
+async fn look_at_class(context: &Context, observed: &mut Observed) -> Result<(), Trouble> {
+    let Some(name) = claim(observed).and_then(|claim| claim.class.clone()) else {
+        return Ok(());
+    };
+    let class = Api::<StorageClass>::all(context.client.clone())
+        .get_opt(&name)
+        .await?;
+    observed.class = class.map_or(ClassSight::Absent, |class| {
+        ClassSight::Known(Class::read(&class))
+    });
+    Ok(())
+}
+
 async fn look_at_volume(context: &Context, observed: &mut Observed) -> Result<(), Trouble> {
     let Some(order) = observed.order.clone() else {
         return Ok(());
@@ -113,15 +127,24 @@ async fn look_at_node(context: &Context, observed: &mut Observed) -> Result<(), 
     Ok(())
 }
 
-async fn resolve(context: &Context, key: &ClaimKey, observed: &mut Observed) {
+async fn resolve(
+    context: &Context,
+    key: &ClaimKey,
+    observed: &mut Observed,
+) -> Result<(), Trouble> {
     let Some(claim) = claim(observed) else {
-        return;
+        return Ok(());
     };
-    let pinned = resolution::resolve(context, &claim.namespace, &claim.backup).await;
-    if pinned.is_ok() {
-        context.memory.update(&key.uid, Remembered::looked);
-    }
+    let pinned = match resolution::resolve(context, &claim.namespace, &claim.backup).await {
+        Ok(pinned) => {
+            context.memory.update(&key.uid, Remembered::looked);
+            Ok(pinned)
+        }
+        Err(Trouble::Refused(refusal)) => Err(refusal),
+        Err(error) => return Err(error),
+    };
     observed.archive = Some(pinned);
+    Ok(())
 }
 
 async fn create_restore(
@@ -198,7 +221,7 @@ async fn create_order(
     node: &str,
 ) -> Result<(), Trouble> {
     let (Some(claim), Some(class), Some(Ok(pinned))) =
-        (claim(observed), &observed.class, &observed.archive)
+        (claim(observed), observed.class.known(), &observed.archive)
     else {
         return Ok(());
     };
@@ -210,7 +233,12 @@ async fn create_order(
     let order = match created {
         Ok(created) => {
             let notice = report::pinned(pinned, claim, node);
-            events::publish(&context.client, events::about_claim(claim), &notice).await;
+            events::publish(
+                &context.client,
+                events::about_claim(key, claim.resource_version.clone()),
+                &notice,
+            )
+            .await;
             created
         }
         Err(error) if api::already_exists(&error) => orders.get(&claim.volume_name()).await?,
@@ -243,7 +271,7 @@ async fn retry(context: &Context, observed: &mut Observed) -> Result<(), Trouble
             url: order.spec.access.url.clone(),
             expires: order.spec.access.expires.0,
         },
-        Err(refusal) => return Err(refusal.into()),
+        Err(trouble) => return Err(trouble),
     };
     let spec = json!({ "attempt": order.spec.attempt + 1, "access": order::access(&signed) });
     failpoint::reached("controller.retry.before");

@@ -9,7 +9,9 @@ use crate::controller::agents::Agents;
 use crate::controller::claim::{Claim, volume_name};
 use crate::controller::class::Class;
 use crate::controller::context::{ClaimKey, Context};
-use crate::controller::decision::{ClaimSight, NodeSight, Observed, Restore, VolumeSight};
+use crate::controller::decision::{
+    ClaimSight, ClassSight, NodeSight, Observed, Restore, VolumeSight,
+};
 use crate::controller::memory::Remembered;
 
 /// What is known of one PVC without asking anybody.
@@ -27,7 +29,9 @@ pub(super) fn observe(context: &Context, key: &ClaimKey) -> Observed {
         .as_ref()
         .and_then(|claim| claim.class.as_deref())
         .and_then(|name| context.stores.class(name))
-        .map(|class| Class::read(&class));
+        .map_or(ClassSight::NotCached, |class| {
+            ClassSight::Known(Class::read(&class))
+        });
     let failed_attempt = order.as_ref().and_then(|order| {
         let status = order.status.as_ref()?;
         (status.state == State::Failed).then_some(status.attempt)

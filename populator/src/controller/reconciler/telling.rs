@@ -49,7 +49,8 @@ pub(super) async fn tell(
     if let (true, Some(notice), ClaimSight::Cached(claim) | ClaimSight::Live(claim)) =
         (news, &report.notice, &observed.claim)
     {
-        events::publish(&context.client, events::about_claim(claim), notice).await;
+        let about = events::about_claim(key, claim.resource_version.clone());
+        events::publish(&context.client, about, notice).await;
     }
     failpoint::reached("controller.write-restore-status.before");
     let _: VolumeRestore = context

@@ -19,9 +19,13 @@ use crate::lease;
 /// How a change became known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It was there when the watch began (again).
+    /// It was there when the watch began. Nobody needs to be told: work begins only when every
+    /// watch has come this far, and then looks at every PVC.
     Listed,
-    /// It was created, changed or deleted.
+    /// It was created, changed or deleted since: told by the API server as an event, or found by
+    /// comparing lists where the watch had to list anew. It has to, whenever the API server no
+    /// longer has the events since the last list; often so within seconds of a kind's first list,
+    /// which is older than all that the API server remembers of that kind.
     Happened,
 }
 
@@ -45,7 +49,7 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     R: Route<K>,
 {
-    let mut seen = Seen::new(R::mark);
+    let mut follower = Follower::new(route);
     let mut events = watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear())
@@ -67,14 +71,31 @@ where
         .boxed();
     while let Some(event) = events.next().await {
         match event {
-            Ok(event) => {
-                for (object, change) in seen.take(event) {
-                    route.tell(&object, change);
-                }
-            }
+            Ok(event) => follower.follow(event),
             Err(error) => {
                 tracing::warn!(kind = %K::kind(&()), %error, "a watch failed and begins again");
             }
+        }
+    }
+}
+
+/// Tells a route of what its watch shows, once the store has it.
+pub(super) struct Follower<K: Resource<DynamicType = ()>, R> {
+    seen: Seen<K>,
+    route: R,
+}
+
+impl<K: Resource<DynamicType = ()> + Clone, R: Route<K>> Follower<K, R> {
+    pub(super) fn new(route: R) -> Self {
+        Self {
+            seen: Seen::new(R::mark),
+            route,
+        }
+    }
+
+    pub(super) fn follow(&mut self, event: Event<K>) {
+        for (object, change) in self.seen.take(event) {
+            self.route.tell(&object, change);
         }
     }
 }
@@ -83,6 +104,8 @@ where
 struct Seen<K: Resource<DynamicType = ()>> {
     mark: fn(&K) -> u64,
     known: HashMap<ObjectRef<K>, (u64, K)>,
+    /// Whether a list was complete before.
+    begun: bool,
     /// Objects of a list that is under way: the store has them only when it is complete.
     listing: Vec<K>,
 }
@@ -92,6 +115,7 @@ impl<K: Resource<DynamicType = ()> + Clone> Seen<K> {
         Self {
             mark,
             known: HashMap::new(),
+            begun: false,
             listing: Vec::new(),
         }
     }
@@ -125,6 +149,11 @@ impl<K: Resource<DynamicType = ()> + Clone> Seen<K> {
     }
 
     fn listed(&mut self) -> Vec<(K, Change)> {
+        let change = if std::mem::replace(&mut self.begun, true) {
+            Change::Happened
+        } else {
+            Change::Listed
+        };
         let mut vanished = std::mem::take(&mut self.known);
         let mut told = Vec::new();
         for object in std::mem::take(&mut self.listing) {
@@ -133,7 +162,7 @@ impl<K: Resource<DynamicType = ()> + Clone> Seen<K> {
             let before = vanished.remove(&reference);
             self.known.insert(reference, (mark, object.clone()));
             if before.is_none_or(|(known, _)| known != mark) {
-                told.push((object, Change::Listed));
+                told.push((object, change));
             }
         }
         told.extend(
@@ -221,6 +250,19 @@ mod tests {
             names(seen.take(Event::InitDone)),
             [("b".to_owned(), Change::Happened)],
             "a is unchanged, b was deleted while nobody watched"
+        );
+
+        seen.take(Event::Init);
+        seen.take(Event::InitApply(object("a", "2")));
+        seen.take(Event::InitApply(object("c", "1")));
+        let told = names(seen.take(Event::InitDone));
+        assert_eq!(
+            told,
+            [
+                ("a".to_owned(), Change::Happened),
+                ("c".to_owned(), Change::Happened)
+            ],
+            "a was changed and c created while nobody watched"
         );
     }
 

@@ -1,4 +1,16 @@
 //! Whom a change concerns.
+//!
+//! No order of events may lose one: a PVC whose last look was before a change must be looked at
+//! again. That holds as long as three rules do.
+//!
+//! - A store has a change before it is told of ([`Route::tell`]).
+//! - A PVC is put into the queue by its own watch, and looks into all stores only then.
+//! - Whom a change concerns follows from the changed object and from the PVC as its store shows
+//!   it, and from nothing that another watch shows: that may be late. What this process decided
+//!   itself is another matter, as long as a PVC counts that is being looked at just now.
+//!
+//! Then a change that does not find its PVC in the store comes before the PVC is looked at, and one
+//! that finds it puts it into the queue. The tests try all orders.
 
 use std::sync::Arc;
 
@@ -11,19 +23,22 @@ use kube::ResourceExt as _;
 use super::Stores;
 use super::changes::{self, Change, Route};
 use crate::controller::context::{ClaimKey, Key};
+use crate::controller::memory::Memory;
 use crate::controller::queue::Queue;
-use crate::controller::{claim, conditions};
+use crate::controller::{claim, conditions, steering};
 
 /// Puts those whom a change concerns into the queue.
 #[derive(Clone)]
 pub(super) struct Routes {
     pub(super) stores: Stores,
     pub(super) queue: Arc<Queue<Key>>,
+    pub(super) memory: Arc<Memory>,
 }
 
 impl Route<PersistentVolumeClaim> for Routes {
+    /// By what never changes: or a store would go on showing what is no longer kept.
     fn keep(claim: &PersistentVolumeClaim) -> bool {
-        claim::is_ours(claim)
+        claim::is_ours(claim) || steering::source::of(claim).is_some()
     }
 
     fn mark(claim: &PersistentVolumeClaim) -> u64 {
@@ -91,7 +106,7 @@ impl Route<VolumeBackup> for Routes {
         let name = backup.name_any();
         if change == Change::Happened {
             self.claims_where(|claim| {
-                claim.namespace().as_deref() == Some(&namespace) && source(claim) == Some(&name)
+                claim.namespace().as_deref() == Some(&namespace) && backup_of(claim) == Some(&name)
             });
         }
         // A controller that begins does not look at everything that was found before.
@@ -111,7 +126,9 @@ impl Route<BackupStore> for Routes {
             return;
         };
         if change == Change::Happened {
-            self.claims_where(|claim| claim.namespace().as_deref() == Some(&namespace));
+            self.claims_where(|claim| {
+                claim::is_ours(claim) && claim.namespace().as_deref() == Some(&namespace)
+            });
             for backup in self
                 .stores
                 .backups
@@ -156,27 +173,36 @@ impl Route<Lease> for Routes {
 
     /// An agent has come, gone, or has more or less to offer: those who wait for one look again.
     fn tell(&self, _: &Lease, _: Change) {
-        let waiting = |claim: &PersistentVolumeClaim| {
-            let restore = self
-                .stores
-                .restore(&claim.namespace().unwrap_or_default(), &claim.name_any());
-            restore
-                .as_ref()
-                .and_then(|restore| restore.status.as_ref())
-                .and_then(|status| conditions::get(&status.conditions, READY))
-                .is_some_and(|ready| {
-                    matches!(ready.reason.as_str(), "NoAgent" | "NoRoom" | "AgentSilent")
-                })
-        };
-        self.claims_where(waiting);
+        self.claims_where(|claim| claim::is_ours(claim) && self.waits_for_an_agent(claim));
     }
 }
 
 impl Routes {
     fn add(&self, claim: &PersistentVolumeClaim) {
-        if let Some(key) = ClaimKey::of(claim) {
-            self.queue.add(Key::Claim(key));
+        if let Some(key) = Key::of(claim) {
+            self.queue.add(key);
         }
+    }
+
+    /// Whether a PVC was last told to wait for an agent, or is perhaps about to be.
+    fn waits_for_an_agent(&self, claim: &PersistentVolumeClaim) -> bool {
+        let Some(key) = ClaimKey::of(claim) else {
+            return false;
+        };
+        let told = self.memory.recall(&key.uid).reported;
+        let status = match told {
+            Some(reported) => Some(reported.status),
+            None => self
+                .stores
+                .restore(&key.namespace, &key.name)
+                .and_then(|restore| restore.status.clone()),
+        };
+        let waits = status
+            .and_then(|status| conditions::get(&status.conditions, READY).cloned())
+            .is_some_and(|ready| {
+                matches!(ready.reason.as_str(), "NoAgent" | "NoRoom" | "AgentSilent")
+            });
+        waits || self.queue.is_running(&Key::Claim(key))
     }
 
     /// PVCs that are not bound yet, of those that `concerned` picks.
@@ -197,9 +223,10 @@ impl Routes {
     }
 }
 
-fn source(claim: &PersistentVolumeClaim) -> Option<&String> {
-    let spec = claim.spec.as_ref()?;
-    spec.data_source_ref.as_ref().map(|source| &source.name)
+/// The VolumeBackup that a PVC is to be filled from.
+fn backup_of(claim: &PersistentVolumeClaim) -> Option<&String> {
+    let source = claim.spec.as_ref()?.data_source_ref.as_ref()?;
+    claim::is_ours(claim).then_some(&source.name)
 }
 
 /// Whether the status says that this very spec was found.

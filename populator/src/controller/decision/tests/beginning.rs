@@ -30,10 +30,10 @@ fn what_cannot_begin_is_refused_in_this_order() {
     assert_eq!(refusal(&observed(all_wrong)), "BlockModeUnsupported");
     let no_class = observed(set_claim(|claim| claim.class = None));
     assert_eq!(refusal(&no_class), "StorageClassMissing");
-    assert_eq!(
-        refusal(&observed(|o| o.class = None)),
-        "StorageClassNotFound"
-    );
+    let unseen = observed(|o| o.class = ClassSight::NotCached);
+    assert_eq!(next(&unseen), Decision::new(Step::LookAtClass, None));
+    let absent = observed(|o| o.class = ClassSight::Absent);
+    assert_eq!(refusal(&absent), "StorageClassNotFound");
     let foreign = observed(|o| o.drivers = vec!["other".to_owned()].into());
     assert_eq!(refusal(&foreign), "DriverUnsupported");
     assert_eq!(step(&observed(|o| o.archive = None)), Step::Resolve);
@@ -76,7 +76,7 @@ fn the_selected_node_needs_an_agent_and_room() {
 fn an_immediate_class_goes_where_most_room_is() {
     let immediate = |change: fn(&mut Observed)| {
         observed(|o| {
-            if let Some(class) = &mut o.class {
+            if let ClassSight::Known(class) = &mut o.class {
                 class.waits_for_consumer = false;
             }
             set_claim(|claim| claim.selected_node = Some("ignored".to_owned()))(o);
