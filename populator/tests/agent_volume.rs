@@ -13,6 +13,7 @@ use agent_fakes::driver::{self, Driver, Fault};
 use agent_fakes::store::{Answer, Store};
 use agent_fakes::{access, archive, order};
 use crds::restore_order::{Cure, RestoreOrder, RestoreOrderStatus, State};
+use csi::v1::volume_capability::access_mode::Mode;
 use populator::agent::attempt::Attempt;
 use populator::agent::failure::AttemptError;
 use populator::agent::metrics::Metrics;
@@ -177,6 +178,24 @@ async fn a_volume_is_made_filled_and_left() {
             .all(|asked| asked.if_match == ETAG)
     );
     assert_eq!(bench.node.metrics.written.get(), 300_006);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_of_one_node_are_told_apart_where_the_driver_can() {
+    for (fault, mode) in [
+        (Fault::None, Mode::SingleNodeMultiWriter),
+        (Fault::Old, Mode::SingleNodeWriter),
+    ] {
+        let mut bench = Bench::new(fault).await;
+        bench.fill().await.unwrap();
+        let asked = bench.driver.created()[0].volume_capabilities.clone();
+        let uses = [asked, bench.driver.uses()].concat();
+        let modes: Vec<_> = uses
+            .into_iter()
+            .map(|capability| capability.access_mode.unwrap().mode())
+            .collect();
+        assert_eq!(modes, [mode; 3], "CreateVolume, stage, publish");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,6 +38,8 @@ pub enum Fault {
     Elsewhere,
     /// It has no controller service here.
     NodeOnly,
+    /// It does not tell apart the writers of one node, as drivers before CSI 1.5.
+    Old,
 }
 
 #[derive(Default)]
@@ -45,6 +47,7 @@ struct Inner {
     fault: Fault,
     calls: Vec<&'static str>,
     requests: Vec<CreateVolumeRequest>,
+    uses: Vec<VolumeCapability>,
     errors: HashMap<&'static str, VecDeque<Status>>,
     volumes: BTreeMap<String, String>,
     made: usize,
@@ -141,6 +144,11 @@ impl Driver {
         self.inner.lock().unwrap().requests.clone()
     }
 
+    /// How volumes were staged and published.
+    pub fn uses(&self) -> Vec<VolumeCapability> {
+        self.inner.lock().unwrap().uses.clone()
+    }
+
     /// The handles of the volumes that exist.
     pub fn handles(&self) -> Vec<String> {
         self.inner
@@ -198,6 +206,10 @@ impl Service {
             Some(status) => Err(status),
             None => Ok(()),
         }
+    }
+
+    fn used(&self, capability: Option<VolumeCapability>) {
+        self.inner.lock().unwrap().uses.extend(capability);
     }
 
     fn fault(&self) -> Fault {
@@ -262,12 +274,15 @@ impl Controller for Service {
                 },
             )),
         };
-        let able = [
+        let mut able = vec![
             controller_rpc::Type::CreateDeleteVolume,
             controller_rpc::Type::GetCapacity,
         ];
+        if self.fault() != Fault::Old {
+            able.push(controller_rpc::Type::SingleNodeMultiWriter);
+        }
         Ok(Response::new(ControllerGetCapabilitiesResponse {
-            capabilities: able.map(capability).into(),
+            capabilities: able.into_iter().map(capability).collect(),
         }))
     }
 
@@ -350,12 +365,17 @@ impl Node for Service {
         &self,
         _: Request<NodeGetCapabilitiesRequest>,
     ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
+        let capability = |kind: node_rpc::Type| NodeServiceCapability {
+            r#type: Some(node_capability::Type::Rpc(node_capability::Rpc {
+                r#type: kind.into(),
+            })),
+        };
+        let mut able = vec![node_rpc::Type::StageUnstageVolume];
+        if self.fault() != Fault::Old {
+            able.push(node_rpc::Type::SingleNodeMultiWriter);
+        }
         Ok(Response::new(NodeGetCapabilitiesResponse {
-            capabilities: vec![NodeServiceCapability {
-                r#type: Some(node_capability::Type::Rpc(node_capability::Rpc {
-                    r#type: node_rpc::Type::StageUnstageVolume.into(),
-                })),
-            }],
+            capabilities: able.into_iter().map(capability).collect(),
         }))
     }
 
@@ -377,6 +397,7 @@ impl Node for Service {
         self.called("NodeStageVolume")?;
         let request = request.into_inner();
         assert_eq!(request.volume_context["key"], "value");
+        self.used(request.volume_capability);
         mount_bind(
             self.volumes.join(request.volume_id),
             &request.staging_target_path,
@@ -391,6 +412,7 @@ impl Node for Service {
     ) -> Result<Response<NodePublishVolumeResponse>, Status> {
         self.called("NodePublishVolume")?;
         let request = request.into_inner();
+        self.used(request.volume_capability);
         std::fs::create_dir(&request.target_path).map_err(io)?;
         if self.fault() != Fault::Lies {
             mount_bind(&request.staging_target_path, &request.target_path).map_err(io)?;
