@@ -34,6 +34,10 @@ test: tools lint ## Every check, in its short form
 bench: tools ## Tables of measurements; the same figures as JSON under target/bench/
 	@$(RUN) bench
 
+.PHONY: e2e-storage
+e2e-storage: tools ## Kubernetes' own end-to-end suite for external storage, every spec
+	@$(RUN) e2e-storage
+
 .PHONY: lint
 lint: ## Formatting and clippy, warnings refused
 	$(CARGO) fmt --all --check

@@ -71,6 +71,18 @@ impl Image {
 
     /// A shell and the usual commands, from Debian's busybox-static.
     pub fn busybox(name: &str) -> Result<Self> {
+        Self::with_shell(name)?.entrypoint(&["/bin/sh"]).build()
+    }
+
+    /// The program that pods of Kubernetes' end-to-end tests run, with a shell.
+    pub fn agnhost(name: &str, tools: &Tools) -> Result<Self> {
+        Self::with_shell(name)?
+            .file(&tools.built("agnhost"), "/agnhost")
+            .entrypoint(&["/agnhost"])
+            .build()
+    }
+
+    fn with_shell(name: &str) -> Result<ImageBuilder> {
         let busybox = program("busybox").context("install the package busybox-static")?;
         let applets = crate::command::run_program("busybox", &["--list"])?;
         let links = applets
@@ -79,10 +91,7 @@ impl Image {
             .fold(Self::builder(name), |image, applet| {
                 image.link(&format!("/bin/{applet}"), "busybox")
             });
-        links
-            .file(&busybox, "/bin/busybox")
-            .entrypoint(&["/bin/sh"])
-            .build()
+        Ok(links.file(&busybox, "/bin/busybox"))
     }
 
     /// One program with its libraries as `/bin/<its file name>`, the machine's certificate
@@ -108,11 +117,6 @@ impl Image {
     /// [`Image::program`] for the populator.
     pub fn populator(name: &str) -> Result<Self> {
         Self::program(name, &product("populator")?)
-    }
-
-    /// external-provisioner, from the pinned build.
-    pub fn csi_provisioner(name: &str, tools: &Tools) -> Result<Self> {
-        Self::program(name, &tools.built("csi-provisioner"))
     }
 
     fn with_program(name: &str, program: &Path) -> Result<ImageBuilder> {

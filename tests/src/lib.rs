@@ -10,6 +10,7 @@
 //! | [`tools`] | where the pinned programs are |
 //! | [`wait`] | waiting for something to become true |
 //! | [`product`], [`tenant`], [`shared`] | `deploy/` installed, and what suites do with it |
+//! | [`storage_suite`] | Kubernetes' own end-to-end suite for external storage |
 //! | [`sample`], [`odd_tree`], [`tree`] | files to archive, and whether they came back |
 //! | [`addresses`], [`pki`], [`process`], [`command`] | what those stand on |
 
@@ -25,6 +26,7 @@ pub mod s3;
 pub mod sample;
 pub mod shared;
 pub mod state;
+pub mod storage_suite;
 pub mod suite;
 pub mod tenant;
 pub mod tools;

@@ -1,31 +1,44 @@
 //! The product on a cluster, installed as a user would: images, then `deploy/` by kubectl.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::ListParams};
 
-use crate::{cluster::Cluster, image::Image, s3::S3Server};
+use crate::{cluster::Cluster, image::Image, s3::S3Server, tools::Tools};
 
-/// Which form of the product is installed.
+/// Which form of the product is installed: `deploy/` with a sparse pool, and what a form adds. Each
+/// is a folder in `tests/overlays`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// `deploy/` with a sparse pool.
+    /// Nothing more.
     Plain,
-    /// The same with the populator that has fail points, see `populator/src/failpoint.rs`.
+    /// The populator with fail points instead, see `populator/src/failpoint.rs`.
     FailPoints,
+    /// Snapshots, on any number of nodes.
+    Snapshots,
+    /// Also what works on one node only: group snapshots, changes of volumes.
+    OneNode,
+    /// That, with uses of volumes tracked by external-attacher.
+    Attached,
 }
 
 impl Form {
-    fn overlay(self) -> PathBuf {
+    fn overlay(self) -> Result<String> {
         let name = match self {
             Self::Plain => "sparse-pool",
             Self::FailPoints => "fail-points",
+            Self::Snapshots => "snapshots",
+            Self::OneNode => "one-node",
+            Self::Attached => "attached",
         };
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("overlays")
-            .join(name)
+        folder(&format!("tests/overlays/{name}"))
+    }
+
+    fn has_snapshots(self) -> bool {
+        matches!(self, Self::Snapshots | Self::OneNode | Self::Attached)
     }
 }
 
@@ -40,26 +53,39 @@ pub fn repository() -> PathBuf {
         .to_owned()
 }
 
-/// Loads the images that `deploy/` and the examples name into every node.
+/// A folder of the repository, for kubectl.
+fn folder(name: &str) -> Result<String> {
+    let folder = repository().join(name).into_os_string().into_string();
+    folder.ok().context("the repository's path is not UTF-8")
+}
+
+const SNAPSHOT_CONTROLLER: &str = "deploy/snapshot-controller";
+
+/// Loads the images that the manifests and the examples name into every node.
 pub async fn load_images(cluster: &Cluster, form: Form) -> Result<()> {
-    let tools = cluster.tools();
-    let mut images = vec![
-        Image::busybox("busybox:1.35")?,
-        Image::driver("volume-populator/driver:dev")?,
-        Image::populator("volume-populator/populator:dev")?,
-        Image::csi_provisioner("registry.k8s.io/sig-storage/csi-provisioner:v6.3.0", tools)?,
-    ];
-    if form == Form::FailPoints {
-        let program = fail_point_program()?;
-        images.push(Image::program(
-            "volume-populator/populator:fail-points",
-            &program,
-        )?);
+    let mut manifests = cluster.kubectl(&["kustomize", &form.overlay()?]).await?;
+    if form.has_snapshots() {
+        let controller = folder(SNAPSHOT_CONTROLLER)?;
+        manifests += &cluster.kubectl(&["kustomize", &controller]).await?;
     }
-    for image in images {
-        cluster.load(image).await?;
+    let named = manifests
+        .lines()
+        .filter_map(|line| line.trim_start_matches([' ', '-']).strip_prefix("image: "));
+    for name in named.collect::<BTreeSet<_>>() {
+        cluster.load(image(name, cluster.tools())?).await?;
     }
-    Ok(())
+    cluster.load(Image::busybox("busybox:1.35")?).await
+}
+
+/// The image of this name in `deploy/`: a program of ours, or the sidecar that it is called after.
+fn image(name: &str, tools: &Tools) -> Result<Image> {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    match last.split_once(':').context("an image's name has a tag")? {
+        ("driver", _) => Image::driver(name),
+        ("populator", "fail-points") => Image::program(name, &fail_point_program()?),
+        ("populator", _) => Image::populator(name),
+        (sidecar, _) => Image::program(name, &tools.built(sidecar)),
+    }
 }
 
 /// The populator that `tests/tools/prepare` builds with the feature `failpoints`.
@@ -82,14 +108,30 @@ pub async fn install(cluster: &Cluster, form: Form) -> Result<()> {
             node.run(&["mkdir", "-p", "-m", "0777", "/var/lib/fail-points"])?;
         }
     }
-    let overlay = form.overlay();
-    let overlay = overlay
-        .to_str()
-        .context("the repository's path is not UTF-8")?;
+    if form.has_snapshots() {
+        install_snapshot_controller(cluster).await?;
+    }
+    let overlay = form.overlay()?;
     cluster
-        .kubectl(&["apply", "--validate=strict", "-k", overlay])
+        .kubectl(&["apply", "--validate=strict", "-k", &overlay])
         .await?;
     wait_until_up(cluster).await
+}
+
+/// What the owner of a cluster brings for all of its drivers: the kinds of snapshots, and the
+/// controller that serves them.
+pub async fn install_snapshot_controller(cluster: &Cluster) -> Result<()> {
+    let kinds = cluster.tools().built("snapshot-crds");
+    let kinds = kinds.to_str().context("the cache's path is not UTF-8")?;
+    cluster.kubectl(&["apply", "-k", kinds]).await?;
+    let established = ["--for=condition=Established", "crd", "--all"];
+    cluster
+        .kubectl(&[&["wait"][..], &established, &["--timeout=30s"]].concat())
+        .await?;
+    let controller = folder(SNAPSHOT_CONTROLLER)?;
+    let apply = ["apply", "--validate=strict", "-k", &controller];
+    cluster.kubectl(&apply).await?;
+    rolled_out(cluster, "kube-system", "deployment/snapshot-controller").await
 }
 
 /// Waits until driver, agents and controller are rolled out.
@@ -99,16 +141,21 @@ pub async fn wait_until_up(cluster: &Cluster) -> Result<()> {
         "daemonset/agent",
         "deployment/controller",
     ] {
-        let arguments = [
-            "-n",
-            NAMESPACE,
-            "rollout",
-            "status",
-            object,
-            "--timeout=120s",
-        ];
-        cluster.kubectl(&arguments).await?;
+        rolled_out(cluster, NAMESPACE, object).await?;
     }
+    Ok(())
+}
+
+async fn rolled_out(cluster: &Cluster, namespace: &str, object: &str) -> Result<()> {
+    let arguments = [
+        "rollout",
+        "status",
+        object,
+        "--timeout=120s",
+        "-n",
+        namespace,
+    ];
+    cluster.kubectl(&arguments).await?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 
 mod agents;
 mod manifests;
+mod options;
 mod request;
 mod rights;
 mod rules;
@@ -103,6 +104,7 @@ fn main() -> Result<ExitCode> {
         world: Arc::default(),
     };
     manifests::add(&mut suite);
+    options::add(&mut suite);
     rules::add(&mut suite);
     tables::add(&mut suite);
     tenancy::add(&mut suite);

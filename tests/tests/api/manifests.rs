@@ -13,7 +13,7 @@ pub fn add(suite: &mut ApiSuite) {
     suite.test("deploy_applied_again_changes_nothing", applied_again);
     suite.test(
         "deploy_keeps_to_its_namespace_and_grants_nothing_by_wildcard",
-        confined,
+        keeps_to_itself,
     );
     suite.test(
         "the_driver_attaches_nothing_and_its_class_waits_for_a_pod",
@@ -70,21 +70,26 @@ fn results(printed: &str) -> Result<BTreeSet<(&str, &str)>> {
     Ok(results)
 }
 
-async fn confined(world: &World) -> Result<()> {
+async fn keeps_to_itself(world: &World) -> Result<()> {
     let folder = repository().join("deploy");
     let folder = folder
         .to_str()
         .context("the repository's path is not UTF-8")?;
     let printed = world.cluster.kubectl(&["kustomize", folder]).await?;
+    confined(&documents(&printed)?)
+}
+
+/// Objects of ours are in our namespace, and no rule grants anything by wildcard.
+pub fn confined(objects: &[Value]) -> Result<()> {
     let mut rules = 0;
-    for object in documents(&printed)? {
-        let (kind, name) = (text(&object, "/kind"), text(&object, "/metadata/name"));
+    for object in objects {
+        let (kind, name) = (text(object, "/kind"), text(object, "/metadata/name"));
         let namespaced = matches!(
             kind,
             "DaemonSet" | "Deployment" | "Role" | "RoleBinding" | "ServiceAccount"
         );
         let namespace = if namespaced { "volume-populator" } else { "" };
-        let found = text(&object, "/metadata/namespace");
+        let found = text(object, "/metadata/namespace");
         ensure!(
             found == namespace,
             "{kind} {name} is in namespace {found:?}"
@@ -111,8 +116,14 @@ async fn driver_and_class(world: &World) -> Result<()> {
         "{}",
         driver["spec"]
     );
+    ensure!(
+        driver["spec"]["nodeAllocatableUpdatePeriodSeconds"] == 60,
+        "{}",
+        driver["spec"]
+    );
     for (name, mode) in [
         ("fast-csi-storage", "WaitForFirstConsumer"),
+        ("fast-csi-storage-xfs", "WaitForFirstConsumer"),
         ("fast-csi-storage-immediate", "Immediate"),
     ] {
         let class = ["get", "storageclass", name, "-o", "json"];
@@ -122,6 +133,7 @@ async fn driver_and_class(world: &World) -> Result<()> {
             class["provisioner"] == "fastcopy.csi.example.com",
             "{name}: {class}"
         );
+        ensure!(class["allowVolumeExpansion"] == true, "{name}: {class}");
     }
     Ok(())
 }
@@ -249,11 +261,12 @@ async fn readme(world: &World) -> Result<()> {
 }
 
 /// All objects in a YAML file.
-fn documents(yaml: &str) -> Result<Vec<Value>> {
+pub fn documents(yaml: &str) -> Result<Vec<Value>> {
     serde_saphyr::from_multiple(yaml).context("YAML")
 }
 
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+/// The text at `pointer`, or none.
+pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object
         .pointer(pointer)
         .and_then(Value::as_str)
