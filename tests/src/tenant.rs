@@ -13,6 +13,7 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     cluster::{Cluster, Node},
@@ -125,7 +126,19 @@ impl<'a> Tenant<'a> {
         self.claim_with(name, wish, annotations).await
     }
 
+    /// A PVC called `name`, made from `source`, a `dataSource` of this namespace.
+    pub async fn claim_from(&self, name: &str, wish: &Wish<'_>, source: Value) -> Result<Claim> {
+        let mut object = Self::claim_object(name, wish, json!({}));
+        object["spec"]["dataSource"] = source;
+        self.create_claim(object).await
+    }
+
     async fn claim_with(&self, name: &str, wish: &Wish<'_>, annotations: Value) -> Result<Claim> {
+        self.create_claim(Self::claim_object(name, wish, annotations))
+            .await
+    }
+
+    fn claim_object(name: &str, wish: &Wish<'_>, annotations: Value) -> Value {
         let mut object = json!({
             "metadata": {"name": name, "annotations": annotations},
             "spec": {
@@ -139,18 +152,47 @@ impl<'a> Tenant<'a> {
                 "apiGroup": crds::GROUP, "kind": "VolumeBackup", "name": backup,
             });
         }
+        object
+    }
+
+    async fn create_claim(&self, object: Value) -> Result<Claim> {
         let made = self
             .create_in::<PersistentVolumeClaim>(&self.api(), object)
             .await?;
         Ok(Claim {
-            name: name.to_owned(),
+            name: made.name_any(),
             uid: made.uid().context("a PVC has a UID")?,
         })
     }
 
     /// A pod called `name` that mounts the PVC at `/data` and runs `script` in busybox.
     pub async fn pod(&self, name: &str, claim: &str, script: &str) -> Result<()> {
-        let object = json!({
+        let object = Self::pod_object(name, claim, script);
+        self.create_in::<Pod>(&self.api(), object).await.map(drop)
+    }
+
+    /// [`Tenant::pod`] that would rather be on `node` than anywhere else.
+    pub async fn pod_preferring(
+        &self,
+        name: &str,
+        claim: &str,
+        script: &str,
+        node: &str,
+    ) -> Result<()> {
+        let mut object = Self::pod_object(name, claim, script);
+        object["spec"]["affinity"]["nodeAffinity"] = json!({
+            "preferredDuringSchedulingIgnoredDuringExecution": [{
+                "weight": 100,
+                "preference": {"matchExpressions": [{
+                    "key": "kubernetes.io/hostname", "operator": "In", "values": [node],
+                }]},
+            }],
+        });
+        self.create_in::<Pod>(&self.api(), object).await.map(drop)
+    }
+
+    fn pod_object(name: &str, claim: &str, script: &str) -> Value {
+        json!({
             "metadata": {"name": name},
             "spec": {
                 "terminationGracePeriodSeconds": 0,
@@ -161,8 +203,7 @@ impl<'a> Tenant<'a> {
                 }],
                 "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}],
             },
-        });
-        self.create_in::<Pod>(&self.api(), object).await.map(drop)
+        })
     }
 
     /// Waits until the pod runs; returns where the machine sees the PVC's files.
@@ -268,7 +309,14 @@ impl<'a> Tenant<'a> {
 
     /// The populator's Warning events about a PVC.
     pub async fn warnings(&self, claim: &Claim) -> Result<Vec<Event>> {
-        let selector = format!("type=Warning,involvedObject.uid={}", claim.uid);
+        let mut events = self.told(claim).await?;
+        events.retain(|event| event.type_.as_deref() == Some("Warning"));
+        Ok(events)
+    }
+
+    /// The populator's events about a PVC.
+    pub async fn told(&self, claim: &Claim) -> Result<Vec<Event>> {
+        let selector = format!("involvedObject.uid={}", claim.uid);
         let events = self
             .api::<Event>()
             .list(&ListParams::default().fields(&selector))
@@ -406,7 +454,8 @@ pub struct Claim {
     pub uid: String,
 }
 
-/// Records of volumes in the node's pool that bear `name`, mounts and folders of the agent.
+/// Records of volumes in the node's pool that bear `name`, loop devices on such volumes (which all
+/// nodes share), mounts and folders of the agent.
 fn traces(node: &Node, name: &str) -> Result<Vec<String>> {
     let mut traces = Vec::new();
     for volumes in ["volumes", "pool/volumes"] {
@@ -421,6 +470,7 @@ fn traces(node: &Node, name: &str) -> Result<Vec<String>> {
             }
         }
     }
+    traces.extend(loop_devices(&volume_id(name))?);
     let work = "/var/lib/kubelet/plugins/populator.backup.example.com";
     for mount in node.mounts()? {
         if mount.target.starts_with(work) {
@@ -428,4 +478,42 @@ fn traces(node: &Node, name: &str) -> Result<Vec<String>> {
         }
     }
     Ok(traces)
+}
+
+/// The part of the driver's id of the volume of this CSI name that does not depend on the node.
+fn volume_id(name: &str) -> String {
+    let digest = hex::encode(Sha256::digest(name));
+    format!("vol-{}", &digest[..32])
+}
+
+/// Loop devices with `id` in the path of their backing file, deleted ones too.
+fn loop_devices(id: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for device in std::fs::read_dir("/sys/block")? {
+        let device = device?;
+        // Only one that is attached has it.
+        let Ok(file) = std::fs::read_to_string(device.path().join("loop/backing_file")) else {
+            continue;
+        };
+        if file.contains(id) {
+            let device = device.file_name();
+            found.push(format!(
+                "loop device {} on {}",
+                device.display(),
+                file.trim_end()
+            ));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_the_drivers() {
+        // As in the driver's own test, without the node.
+        assert_eq!(volume_id("pvc-1"), "vol-f2868e1aa7cab669517cd9f5ab1b7957");
+    }
 }

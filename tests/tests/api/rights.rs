@@ -40,7 +40,13 @@ const CONTROLLER_MAY: &[Right] = &[
     ("patch", "persistentvolumeclaims", ANYWHERE),
     ("get create", "persistentvolumes", ANYWHERE),
     ("get", "secrets", ANYWHERE),
-    ("get", "nodes", ANYWHERE),
+    ("get list", "nodes", ANYWHERE),
+    ("get", "volumesnapshots.snapshot.storage.k8s.io", ANYWHERE),
+    (
+        "get",
+        "volumesnapshotcontents.snapshot.storage.k8s.io",
+        ANYWHERE,
+    ),
     ("create", "events", ANYWHERE),
     (READ, "storageclasses.storage.k8s.io", ANYWHERE),
     (
@@ -93,6 +99,7 @@ const CONTROLLER_MAY_NOT: &[Right] = &[
     ("list watch", "secrets", ANYWHERE),
     (WRITE, "secrets", ANYWHERE),
     (WRITE, "nodes", ANYWHERE),
+    (WRITE, "volumesnapshots.snapshot.storage.k8s.io", ANYWHERE),
     (WRITE, "serviceaccounts", ANYWHERE),
     ("create", "serviceaccounts/token", NAMESPACE),
     ("impersonate", "users", ANYWHERE),

@@ -46,6 +46,9 @@ async fn aborted(world: &World) -> Result<()> {
     stranger(&tenant)
         .await
         .context("a VolumeRestore of an earlier PVC")?;
+    cloned(world, &tenant)
+        .await
+        .context("a PVC made from another")?;
 
     let hit = |name: &&&str| {
         let folders = fail_points(world);
@@ -160,6 +163,33 @@ async fn stranger(tenant: &Tenant<'_>) -> Result<()> {
     let claim = tenant.claim("stranger", &Wish::BACKUP).await?;
     tenant.completed("stranger", WAIT).await?;
     gone(tenant, &claim).await
+}
+
+/// What is made from another PVC is sent to its node.
+async fn cloned(world: &World, tenant: &Tenant<'_>) -> Result<()> {
+    let node = world.cluster.node(1).name();
+    let empty = Wish {
+        class: "fast-csi-storage",
+        backup: None,
+        ..Wish::BACKUP
+    };
+    let original = tenant.claim_on("original", &empty, node).await?;
+    let source = serde_json::json!({"kind": "PersistentVolumeClaim", "name": "original"});
+    let copy = tenant.claim_from("copy", &empty, source).await?;
+    tests::wait::eventually("the node of the source is selected", WAIT, async || {
+        let claim = tenant.api::<PersistentVolumeClaim>().get("copy").await?;
+        let selected = claim
+            .annotations()
+            .get("volume.kubernetes.io/selected-node");
+        ensure!(
+            selected.is_some_and(|selected| selected == node),
+            "it is {selected:?}"
+        );
+        Ok(())
+    })
+    .await?;
+    gone(tenant, &copy).await?;
+    gone(tenant, &original).await
 }
 
 async fn gone(tenant: &Tenant<'_>, claim: &Claim) -> Result<()> {
