@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use csi::endpoint::EndpointError;
 
 use crate::bytes::{self, Bytes};
-use crate::pool::{MINIMUM_POOL, PoolKind, PoolSettings};
+use crate::kernel::freezing::GUARD;
+use crate::pool::{MINIMUM_POOL, Policy, PoolKind, PoolSettings};
 use crate::server::{RegistrationSettings, Settings};
 use crate::volume::{NodeName, NodeNameError};
 
@@ -21,9 +22,14 @@ use crate::volume::{NodeName, NodeNameError};
     name = "driver",
     version,
     max_term_width = 100,
-    args_override_self = true
+    args_override_self = true,
+    args_conflicts_with_subcommands = true
 )]
 pub struct Arguments {
+    /// Something else than to serve
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// The node's name in Kubernetes. Volumes carry it in their ids and their topology
     #[arg(
         long,
@@ -120,6 +126,17 @@ pub struct Arguments {
     pub log_level: String,
 }
 
+/// What the program does besides serving.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Thaws file systems when standard input closes; the driver starts it before it freezes any
+    #[command(name = GUARD, hide = true)]
+    ThawGuard {
+        /// Mount points, each followed by its device
+        words: Vec<String>,
+    },
+}
+
 /// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -185,6 +202,8 @@ impl Arguments {
                 directory,
                 kind,
                 node,
+                policy: Policy::default(),
+                attach: false,
             },
             endpoint: absolute("--endpoint", &endpoint)?,
             registration,

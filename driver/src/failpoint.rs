@@ -7,18 +7,32 @@
 
 /// The steps, in the order in which a volume's life comes to them. Each has a place `.before` its
 /// effect and one `.after`.
-pub const STEPS: [&str; 13] = [
+pub const STEPS: [&str; 27] = [
     "create.image",
     "create.record",
     "stage.attach",
     "stage.format",
     "stage.record",
+    "stage.grow",
     "stage.mount",
     "publish.bind",
+    "fit.device",
+    "expand.image",
+    "expand.record",
+    "copy.freeze",
+    "copy.clone",
+    "copy.thaw",
+    "snapshot.record",
     "unpublish.unmount",
     "unpublish.remove",
     "unstage.unmount",
     "unstage.detach",
+    "snapshot.forget",
+    "snapshot.clear",
+    "group.members",
+    "group.record",
+    "group.forget",
+    "group.clear",
     "delete.record",
     "delete.image",
 ];

@@ -1,18 +1,21 @@
-//! What the driver asks of Linux: loop devices, mounts, mkfs, reflinks, durable files.
+//! What the driver asks of Linux: loop devices, mounts, freezes, extents, reflinks, file
+//! systems' tools, durable files.
 //!
 //! Nothing here knows of CSI, of pools or of volumes. All calls block.
 
 use std::fmt;
 use std::io;
 
+pub mod extents;
 pub mod files;
+pub mod freezing;
 pub mod loop_device;
-pub mod mkfs;
 pub mod mount_table;
 pub mod mounting;
 mod raw;
 pub mod reflink;
 pub mod superblock;
+pub mod tools;
 
 /// Something that Linux refused, in words: what was tried, on what, and the system's reason.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
-use driver::cli::{Arguments, LogFormat};
+use driver::cli::{Arguments, Command, LogFormat};
+use driver::kernel::freezing;
 use driver::server::{self, ServerError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,12 @@ const LAST_CALLS: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Command::ThawGuard { words }) = &arguments.command {
+        return match freezing::guard(words) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => refuse(&error, 1),
+        };
+    }
     let settings = match arguments.settings() {
         Ok(settings) => settings,
         Err(mistake) => return refuse(&mistake, CONFIGURATION),

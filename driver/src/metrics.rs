@@ -1,5 +1,6 @@
 //! What can be watched from outside, in OpenMetrics' text format.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -27,15 +28,19 @@ pub struct Metrics {
     registry: Registry,
     calls: Family<Call, Histogram>,
     capacity: Gauge,
+    used: Gauge,
     promised: Gauge,
+    pinned: Gauge,
     volumes: Gauge,
+    longest_freeze: Gauge<f64, AtomicU64>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let calls: Family<Call, Histogram> =
             Family::new_with_constructor(|| Histogram::new(BUCKETS));
-        let (capacity, promised, volumes) = (Gauge::default(), Gauge::default(), Gauge::default());
+        let [capacity, used, promised, pinned, volumes] = <[Gauge; 5]>::default();
+        let longest_freeze = Gauge::<f64, AtomicU64>::default();
         let mut registry = Registry::with_prefix("fastcopy");
         let unit = || Unit::Seconds;
         registry.register_with_unit(
@@ -44,8 +49,14 @@ impl Default for Metrics {
             unit(),
             calls.clone(),
         );
-        let help = "What all volumes of the pool may fill together";
+        let help = "What the pool's file system has in all";
         registry.register_with_unit("pool_capacity", help, Unit::Bytes, capacity.clone());
+        let help = "What is in use in the pool's file system";
+        registry.register_with_unit("pool_used", help, Unit::Bytes, used.clone());
+        let help = "What is in use by snapshots, or shared, and no volume's alone";
+        registry.register_with_unit("pool_pinned", help, Unit::Bytes, pinned.clone());
+        let help = "The longest time for which a snapshot or clone had writers wait";
+        registry.register_with_unit("longest_freeze", help, unit(), longest_freeze.clone());
         let help = "What is promised to volumes, whether or not they have filled it";
         registry.register_with_unit("pool_promised", help, Unit::Bytes, promised.clone());
         registry.register("volumes", "Volumes in the pool", volumes.clone());
@@ -53,8 +64,11 @@ impl Default for Metrics {
             registry,
             calls,
             capacity,
+            used,
             promised,
+            pinned,
             volumes,
+            longest_freeze,
         }
     }
 }
@@ -75,13 +89,19 @@ impl Metrics {
     /// keeps the last figure; that it fails is what `/healthz` says.
     pub fn text(&self, pool: &Pool) -> Result<String, std::fmt::Error> {
         let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        match pool.capacity() {
-            Ok(capacity) => drop(self.capacity.set(number(capacity))),
+        match pool.space() {
+            Ok(space) => {
+                self.capacity.set(number(space.total));
+                self.used.set(number(space.used));
+            }
             Err(error) => tracing::warn!("{error}"),
         }
-        let (promised, volumes) = pool.books.totals();
-        self.promised.set(number(promised));
-        self.volumes.set(number(volumes as u64));
+        let totals = pool.books.totals();
+        self.promised.set(number(totals.promised));
+        self.pinned.set(number(totals.pinned));
+        self.volumes.set(number(totals.volumes as u64));
+        self.longest_freeze
+            .set(pool.freezes.longest().as_secs_f64());
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

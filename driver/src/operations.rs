@@ -1,12 +1,21 @@
-//! What the driver does with volumes, one module per operation.
+//! What the driver does with volumes and snapshots, one module per operation.
 //!
 //! Every operation takes the pool and a request in the driver's own terms, blocks, and can be
 //! repeated at any time: it looks at what is really there, decides on the next step, and does it.
 //! Every operation has an error of its own, with a table to gRPC's codes.
 
+pub mod copying;
 pub mod create;
 pub mod delete;
+pub mod delete_group;
+pub mod delete_snapshot;
+pub mod group;
+pub mod expand;
+pub mod list;
+pub mod metadata;
+pub mod modify;
 pub mod publish;
+pub mod snapshot;
 pub mod stage;
 pub mod stats;
 pub mod unpublish;
@@ -19,6 +28,7 @@ use tonic::Code;
 
 use crate::kernel::mount_table::{Mount, MountTable};
 use crate::kernel::{DeviceNumber, Failed};
+use crate::pool::{AdmissionError, RecordError};
 
 /// An error that gRPC has a code for.
 pub trait Coded: std::fmt::Display {
@@ -49,17 +59,31 @@ impl At {
 }
 
 /// INTERNAL, save when the disk is full: another node may have room.
-fn code_of(failed: &Failed) -> Code {
-    match failed.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            Code::ResourceExhausted
+impl Coded for Failed {
+    fn code(&self) -> Code {
+        match self.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                Code::ResourceExhausted
+            }
+            _ => Code::Internal,
         }
-        _ => Code::Internal,
     }
 }
 
-impl Coded for Failed {
+impl Coded for RecordError {
     fn code(&self) -> Code {
-        code_of(self)
+        match self {
+            Self::Failed(failed) => failed.code(),
+            Self::Damaged { .. } | Self::Newer { .. } => Code::Internal,
+        }
+    }
+}
+
+impl Coded for AdmissionError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Full { .. } | Self::Watermark { .. } => Code::ResourceExhausted,
+            Self::Failed(failed) => failed.code(),
+        }
     }
 }

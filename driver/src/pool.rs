@@ -2,25 +2,31 @@
 
 mod backing;
 mod books;
+mod freezes;
 mod layout;
 mod locks;
 mod records;
 mod recovery;
+mod space;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::kernel::loop_device::{self, DetachError, LoopDevice};
-use crate::kernel::{Attempt as _, Failed, files};
-use crate::volume::{NodeName, VolumeId};
+use crate::kernel::{Attempt as _, Failed, files, reflink};
+use crate::volume::{GroupId, NodeName, SnapshotId, VolumeId};
 
 pub use backing::{BackingError, MINIMUM as MINIMUM_POOL, PoolKind};
-pub use books::{AdmissionError, Books, available};
+pub use books::{AdmissionError, Books, Policy, Promise, Totals};
+pub use freezes::Freezes;
 pub use layout::Layout;
-pub use locks::{Busy, Locks, VolumeLock};
-pub use records::{RecordError, StagingRecord, VolumeRecord};
+pub use locks::{Busy, Lock, Locks};
+pub use records::{
+    AttachmentRecord, GroupRecord, Intent, Member, Record, RecordError, SnapshotRecord, Source,
+    StagingRecord, VolumeRecord,
+};
+pub use space::owned_by;
 
 /// What a pool is, and on which node.
 #[derive(Debug, Clone)]
@@ -31,6 +37,10 @@ pub struct PoolSettings {
     pub kind: PoolKind,
     /// The node that volumes of this pool live on.
     pub node: NodeName,
+    /// How far promises may go.
+    pub policy: Policy,
+    /// Whether volumes are attached before they are staged.
+    pub attach: bool,
 }
 
 /// An open pool. One process has it open at a time.
@@ -44,6 +54,10 @@ pub struct Pool {
     pub locks: Locks,
     /// The node that its volumes live on.
     pub node: NodeName,
+    /// Whether volumes are attached before they are staged.
+    pub attach: bool,
+    /// For how long volumes were frozen.
+    pub freezes: Freezes,
     /// Keeps other processes out until this one ends.
     _exclusive: File,
 }
@@ -85,46 +99,24 @@ impl Pool {
     pub fn open(settings: &PoolSettings) -> Result<Self, OpenError> {
         let backing = backing::open(&settings.directory, &settings.kind)?;
         let layout = Layout::new(backing.root);
-        let volumes = layout.volumes();
-        std::fs::create_dir_all(&volumes).attempt(|| format!("make {}", volumes.display()))?;
+        for folder in [layout.volumes(), layout.snapshots(), layout.groups()] {
+            if !folder.exists() {
+                std::fs::create_dir(&folder).attempt(|| format!("make {}", folder.display()))?;
+                reflink::write_in_place(&folder)?;
+            }
+        }
         files::sync_directory(layout.root())?;
         let pool = Self {
             layout,
-            books: Books::default(),
+            books: Books::new(settings.policy),
             locks: Locks::default(),
             node: settings.node.clone(),
+            attach: settings.attach,
+            freezes: Freezes::default(),
             _exclusive: backing.exclusive,
         };
         recovery::run(&pool)?;
         Ok(pool)
-    }
-
-    /// Bytes that volumes may fill in all: what is free, and what their images have taken.
-    ///
-    /// Whatever else lies on the pool's file system is thereby left out. The images are looked at
-    /// first: what they take meanwhile makes the sum too small, never too large.
-    pub fn capacity(&self) -> Result<u64, Failed> {
-        let volumes = self.layout.volumes();
-        let attempt = || format!("list {}", volumes.display());
-        let mut taken = 0;
-        for entry in std::fs::read_dir(&volumes).attempt(attempt)? {
-            let image = entry.attempt(attempt)?.path().join("image");
-            match image.symlink_metadata() {
-                Ok(metadata) => taken += metadata.blocks() * 512,
-                // A volume that goes at this moment; its blocks are free when that is asked for.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    return Err(Failed::new(format!("look at {}", image.display()), error));
-                }
-            }
-        }
-        Ok(files::free_space(self.layout.root())? + taken)
-    }
-
-    /// The size of the largest volume that can be made now, in bytes.
-    pub fn available(&self) -> Result<u64, Failed> {
-        let (promised, _) = self.books.totals();
-        Ok(available(self.capacity()?, promised))
     }
 
     /// The loop device of a volume; `None` when it has none, or when there is no such volume.
@@ -143,28 +135,32 @@ impl Pool {
         if let Some(device) = self.device(id)? {
             device.detach()?;
         }
-        let image = self.layout.image(id);
-        match OpenOptions::new().write(true).open(&image) {
-            // XFS frees an unlinked file's blocks some time later; a truncated one's at once. The
-            // next volume may need them now.
-            Ok(file) => file
-                .set_len(0)
-                .attempt(|| format!("empty {}", image.display()))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                return Err(Failed::new(format!("open {}", image.display()), error).into());
-            }
-        }
-        let record = self.layout.record(id);
-        let staging = self.layout.staging(id);
-        let temporary = [files::temporary(&record), files::temporary(&staging)];
-        for file in [image, staging].iter().chain(&temporary) {
-            files::remove(file)?;
-        }
-        files::remove_directory(&self.layout.folder(id))?;
-        files::sync_directory(&self.layout.volumes())?;
+        let layout = &self.layout;
+        let records = [
+            layout.record(id),
+            layout.staging(id),
+            layout.attachment(id),
+            layout.intent(id),
+        ];
+        clear_folder(&layout.folder(id), &records)?;
         self.books.release(id);
         Ok(())
+    }
+
+    /// Removes all that is left of a snapshot whose record is gone, or was never written.
+    pub fn clear_snapshot(&self, id: &SnapshotId) -> Result<(), Failed> {
+        let layout = &self.layout;
+        let records = [layout.snapshot_record(id), layout.snapshot_intent(id)];
+        clear_folder(&layout.snapshot_folder(id), &records)?;
+        self.books.loosen();
+        Ok(())
+    }
+
+    /// Removes all that is left of a group whose snapshots are gone.
+    pub fn clear_group(&self, id: &GroupId) -> Result<(), Failed> {
+        let layout = &self.layout;
+        let records = [layout.group_record(id), layout.group_intent(id)];
+        clear_folder(&layout.group_folder(id), &records)
     }
 
     /// Finds out whether the pool can really be written, durably. Leaves nothing behind.
@@ -173,4 +169,26 @@ impl Pool {
             .and_then(|mut file| file.write_all(&[1; 4096]).and_then(|()| file.sync_all()))
             .attempt(|| format!("write to the pool at {}", self.layout.root().display()))
     }
+}
+
+/// Removes a folder with its image and these records, and nothing else: with another file in it,
+/// it stays, and this fails.
+fn clear_folder(folder: &Path, records: &[PathBuf]) -> Result<(), Failed> {
+    let image = folder.join("image");
+    match OpenOptions::new().write(true).open(&image) {
+        // XFS frees an unlinked file's blocks some time later; a truncated one's at once. The
+        // next volume may need them now.
+        Ok(file) => file
+            .set_len(0)
+            .attempt(|| format!("empty {}", image.display()))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(Failed::new(format!("open {}", image.display()), error)),
+    }
+    files::remove(&image)?;
+    for record in records {
+        files::remove(record)?;
+        files::remove(&files::temporary(record))?;
+    }
+    files::remove_directory(folder)?;
+    files::sync_directory(folder.parent().unwrap_or(Path::new("/")))
 }

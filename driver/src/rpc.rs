@@ -1,9 +1,13 @@
 //! CSI's services: requests become operations of the driver, and errors become gRPC's codes.
 
 mod controller;
+mod group_controller;
 mod identity;
 mod node;
 mod request;
+mod snapshot_metadata;
+mod snapshots;
+mod volumes;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -47,6 +51,11 @@ impl Services {
         }
     }
 
+    /// The node that a topology names, if it does.
+    fn node_in(&self, topology: &Topology) -> Option<String> {
+        topology.segments.get(&self.topology_key()).cloned()
+    }
+
     /// Runs a call in a span with its volume, and counts and logs its end.
     async fn answer<T>(
         &self,
@@ -87,4 +96,9 @@ impl Services {
             ))),
         }
     }
+}
+
+/// For CSI's signed fields. Sizes never come near the difference.
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use csi::socket::{ListenError, listen};
 use csi::v1::controller_server::ControllerServer;
+use csi::v1::group_controller_server::GroupControllerServer;
 use csi::v1::identity_server::IdentityServer;
 use csi::v1::node_server::NodeServer;
+use csi::v1::snapshot_metadata_server::SnapshotMetadataServer;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -178,6 +180,8 @@ async fn serve_csi(
     Server::builder()
         .add_service(IdentityServer::new(services.clone()))
         .add_service(ControllerServer::new(services.clone()))
+        .add_service(GroupControllerServer::new(services.clone()))
+        .add_service(SnapshotMetadataServer::new(services.clone()))
         .add_service(NodeServer::new(services))
         .serve_with_incoming_shutdown(incoming, end.cancelled_owned())
         .await?;

@@ -2,6 +2,7 @@
 
 mod capability;
 mod id;
+mod mkfs_options;
 mod parameters;
 mod size;
 
@@ -9,10 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytes::MIB;
 
-pub use capability::{Capability, CapabilityError};
-pub use id::{NodeName, NodeNameError, VolumeId};
-pub use parameters::{UnknownParameter, check as check_parameters};
-pub use size::{SizeError, SizeRange, UNIT as SIZE_UNIT};
+pub use capability::{Access, Capability, CapabilityError, CommonError};
+pub use id::{
+    GroupId, Id, Kind, NodeName, NodeNameError, OfSnapshot, OfVolume, SnapshotId, VolumeId,
+};
+pub use mkfs_options::{MkfsOptionError, MkfsOptions};
+pub use parameters::{
+    Attributes, ParameterError, Provisioning, SnapshotParameters, VolumeParameters,
+};
+pub use size::{DEFAULT as DEFAULT_SIZE, SizeError, SizeRange, UNIT as SIZE_UNIT};
 
 /// The file systems that a volume can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +31,13 @@ pub enum FileSystem {
 }
 
 impl FileSystem {
+    /// The one with this name, if it is offered.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Ext4, Self::Xfs]
+            .into_iter()
+            .find(|it| it.name() == name)
+    }
+
     /// Its name, for the kernel and for users.
     pub fn name(self) -> &'static str {
         match self {
@@ -42,3 +55,15 @@ impl FileSystem {
         }
     }
 }
+
+/// What a new volume is to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// A raw block device.
+    Block,
+    /// A file system: this one, or what its source has, or the default.
+    Mount(Option<FileSystem>),
+}
+
+/// The smallest raw block device, in bytes.
+pub const MINIMUM_BLOCK: u64 = MIB;

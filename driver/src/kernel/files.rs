@@ -8,6 +8,15 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 use super::{Attempt as _, Failed};
 
+/// A file system at one moment, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Space {
+    /// All there is.
+    pub total: u64,
+    /// What is in use, by whatever.
+    pub used: u64,
+}
+
 /// Makes the names in a directory durable.
 pub fn sync_directory(path: &Path) -> Result<(), Failed> {
     File::open(path)
@@ -58,6 +67,17 @@ pub fn remove_directory(path: &Path) -> Result<(), Failed> {
 pub fn nameless(directory: &Path) -> io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(CWD, directory, flags, Mode::RUSR | Mode::WUSR)?.into())
+}
+
+/// All bytes of the file system of `path`, and those that are in use.
+pub fn space(path: &Path) -> Result<Space, Failed> {
+    let space =
+        rustix::fs::statvfs(path).attempt(|| format!("ask for the space at {}", path.display()))?;
+    let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
+    Ok(Space {
+        total: bytes(space.f_blocks),
+        used: bytes(space.f_blocks.saturating_sub(space.f_bavail)),
+    })
 }
 
 /// Bytes that ordinary users can still write to the file system of `path`.

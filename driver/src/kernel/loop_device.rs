@@ -244,6 +244,41 @@ impl LoopDevice {
         }
     }
 
+    /// Its size in bytes.
+    pub fn size(&self) -> Result<u64, Failed> {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let path = format!("/sys/block/{name}/size");
+        let attempt = || format!("read {path}");
+        let text = std::fs::read_to_string(&path).attempt(attempt)?;
+        let sectors: u64 = text
+            .trim()
+            .parse()
+            .map_err(io::Error::other)
+            .attempt(attempt)?;
+        Ok(sectors * 512)
+    }
+
+    /// Takes the present size of its file as its own, while it is in use.
+    pub fn follow_size(&self) -> Result<(), Failed> {
+        File::open(&self.path)
+            .and_then(raw::loop_set_capacity)
+            .attempt(|| format!("give {} its file's size", self.path.display()))
+    }
+
+    /// Has the kernel read ahead so many KiB of sequential readers.
+    pub fn set_read_ahead(&self, kib: u32) -> Result<(), Failed> {
+        File::open(&self.path)
+            .and_then(|device| raw::set_read_ahead(device, kib.saturating_mul(2)))
+            .attempt(|| format!("set the read-ahead of {}", self.path.display()))
+    }
+
+    /// Has the device, or lets it, be written. What is mounted on it is not asked.
+    pub fn set_read_only(&self, read_only: bool) -> Result<(), Failed> {
+        File::open(&self.path)
+            .and_then(|device| raw::set_read_only(device, read_only))
+            .attempt(|| format!("change whether {} can be written", self.path.display()))
+    }
+
     /// Whether a file system on it is mounted, in whatever mount namespace, or another program
     /// has claimed it for itself.
     pub fn is_claimed(&self) -> Result<bool, Failed> {

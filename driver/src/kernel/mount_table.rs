@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::mount::MountAttrFlags;
@@ -15,6 +16,8 @@ pub struct Mount {
     pub point: PathBuf,
     /// The device of its file system.
     pub device: DeviceNumber,
+    /// What of its file system is seen there: `/` for all of it.
+    pub root: PathBuf,
     /// The file system's type.
     pub file_system: String,
     /// Its own attributes, apart from the file system's.
@@ -59,13 +62,33 @@ impl MountTable {
     pub fn of(&self, device: DeviceNumber) -> impl Iterator<Item = &Mount> {
         self.0.iter().filter(move |mount| mount.device == device)
     }
+
+    /// All mounts that show a device: its file system, or, as a file, its node.
+    pub fn showing<'a>(
+        &'a self,
+        node: &'a Path,
+        device: DeviceNumber,
+    ) -> impl Iterator<Item = &'a Mount> {
+        let shows = move |mount: &&Mount| {
+            mount.device == device
+                || (mount.root.file_name() == node.file_name() && is_node(&mount.point, device))
+        };
+        self.0.iter().filter(shows)
+    }
+}
+
+/// Whether the file at a path is the node of this block device.
+pub fn is_node(path: &Path, device: DeviceNumber) -> bool {
+    path.symlink_metadata().is_ok_and(|metadata| {
+        metadata.file_type().is_block_device() && DeviceNumber::from_dev(metadata.rdev()) == device
+    })
 }
 
 /// `36 35 98:0 /root /point rw,noatime shared:1 - ext4 /dev/root rw,errors=continue`
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let mut next = || fields.next();
-    let (_id, _parent, device, _root, point) = (next()?, next()?, next()?, next()?, next()?);
+    let (_id, _parent, device, root, point) = (next()?, next()?, next()?, next()?, next()?);
     let options = std::str::from_utf8(next()?).ok()?;
     let optional: Vec<_> = fields.by_ref().take_while(|field| field != b"-").collect();
     let (major, minor) = std::str::from_utf8(device).ok()?.split_once(':')?;
@@ -75,6 +98,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
             major: major.parse().ok()?,
             minor: minor.parse().ok()?,
         },
+        root: PathBuf::from(OsString::from_vec(unescape(root))),
         file_system: String::from_utf8_lossy(fields.next()?).into_owned(),
         attributes: attributes(options),
         shared: optional.iter().any(|field| field.starts_with(b"shared:")),

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
+use rustix::thread::CapabilitySet;
 
 use super::{Attempt as _, DeviceNumber, Failed, raw};
 
@@ -142,6 +143,43 @@ pub fn bind(
     Ok(())
 }
 
+/// Shows a device's node, which must be that of device `expected`, at the file `target` as well.
+pub fn bind_node(node: &Path, expected: DeviceNumber, target: &Path) -> Result<(), MountError> {
+    let from = open_path(node, OFlags::empty())?;
+    let onto = open_path(target, OFlags::empty())?;
+    let attempt = || format!("bind {} to {}", node.display(), target.display());
+    let found = rustix::fs::fstat(&from).attempt(attempt)?;
+    let found = DeviceNumber::from_dev(found.st_rdev);
+    if found != expected {
+        let path = node.display().to_string();
+        return Err(MountError::Mismatch {
+            path,
+            found,
+            expected,
+        });
+    }
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let copy = rustix::mount::open_tree(&from, "", flags).attempt(attempt)?;
+    attach(&copy, &onto).attempt(attempt)?;
+    Ok(())
+}
+
+/// Whether this process may have a mounted ext4 grow: the kernel wants `CAP_SYS_RESOURCE` for it,
+/// which privileged containers mostly have.
+pub fn can_grow_ext4() -> bool {
+    rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE))
+}
+
+/// Has the mounted ext4 at a directory grow to so many bytes.
+pub fn grow_ext4(point: &Path, size: u64) -> Result<(), Failed> {
+    File::open(point)
+        .and_then(|directory| raw::ext4_resize(directory, size / 4096))
+        .attempt(|| format!("grow the file system at {}", point.display()))
+}
+
 /// Ends what is mounted at `target`, the topmost where several lie on one another. Never lazily:
 /// when this returns, the mount is gone from this namespace and from all that it spread to.
 pub fn unmount(target: &Path) -> Result<(), Failed> {
@@ -158,9 +196,13 @@ pub fn unmount(target: &Path) -> Result<(), Failed> {
 
 /// The directory itself, held: a link that takes its place later is not followed.
 fn open_directory(path: &Path) -> Result<OwnedFd, Failed> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    open_path(path, OFlags::DIRECTORY)
+}
+
+fn open_path(path: &Path, further: OFlags) -> Result<OwnedFd, Failed> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC | further;
     rustix::fs::openat(CWD, path, flags, Mode::empty())
-        .attempt(|| format!("open the directory {}", path.display()))
+        .attempt(|| format!("open {}", path.display()))
 }
 
 fn attach(mount: impl AsFd, directory: impl AsFd) -> Result<(), Errno> {

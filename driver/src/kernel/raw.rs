@@ -1,18 +1,39 @@
-//! The calls that no safe library offers: the loop device's ioctls, and `mount_setattr`.
+//! The calls that no safe library offers: the ioctls of loop devices, of frozen file systems, of
+//! extents and of growing, and `mount_setattr`.
 //!
 //! The one module with `unsafe`. Everything here is a thin, safe wrapper; all thought about when
-//! to call what is in its neighbours. Layouts and numbers: `linux/loop.h`, `linux/mount.h`.
+//! to call what is in its neighbours. Layouts and numbers: `linux/loop.h`, `linux/fs.h`, `linux/fiemap.h`,
+//! `linux/mount.h`, and ext4's `EXT4_IOC_RESIZE_FS`.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
 
 use super::DeviceNumber;
+use super::extents::Extent;
 
 const LOOP_CLR_FD: libc::c_ulong = 0x4C01;
 const LOOP_GET_STATUS64: libc::c_ulong = 0x4C05;
+const LOOP_SET_CAPACITY: libc::c_ulong = 0x4C07;
 const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
 const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
+
+/// `BLKRASET`: how much is read ahead, in sectors of 512 bytes.
+const BLKRASET: libc::c_ulong = 0x1262;
+/// `BLKROSET`.
+const BLKROSET: libc::c_ulong = 0x125D;
+/// `FIFREEZE`: `_IOWR('X', 119, int)`.
+const FIFREEZE: libc::c_ulong = 0xC004_5877;
+/// `FITHAW`: `_IOWR('X', 120, int)`.
+const FITHAW: libc::c_ulong = 0xC004_5878;
+/// `FS_IOC_FIEMAP`: `_IOWR('f', 11, struct fiemap)`.
+const FIEMAP: libc::c_ulong = 0xC020_660B;
+/// `EXT4_IOC_RESIZE_FS`: `_IOW('f', 16, __u64)`.
+const EXT4_RESIZE: libc::c_ulong = 0x4008_6610;
+/// `FIEMAP_FLAG_SYNC`: what is on its way to the disk gets there first.
+const FIEMAP_SYNC: u32 = 1;
+/// `FIEMAP_EXTENT_LAST`.
+const FIEMAP_LAST: u32 = 1;
 
 /// `LO_FLAGS_DIRECT_IO`: the loop device reads and writes its file past the page cache.
 const DIRECT_IO: u32 = 16;
@@ -184,4 +205,139 @@ pub(super) fn set_mount_attributes(mount: impl AsFd, set: u64, clear: u64) -> io
     } else {
         Ok(())
     }
+}
+
+/// Has the loop device take its file's present size as its own.
+pub(super) fn loop_set_capacity(device: impl AsFd) -> io::Result<()> {
+    // SAFETY: LOOP_SET_CAPACITY takes no argument and touches no memory of ours; the descriptor
+    // is open, for it is borrowed.
+    checked(unsafe { libc::ioctl(device.as_fd().as_raw_fd(), LOOP_SET_CAPACITY) }).map(drop)
+}
+
+/// Has the kernel read ahead so many sectors of 512 bytes on the block device.
+pub(super) fn set_read_ahead(device: impl AsFd, sectors: u32) -> io::Result<()> {
+    // SAFETY: BLKRASET takes its argument by value and touches no memory of ours; the descriptor
+    // is open, for it is borrowed.
+    checked(unsafe {
+        libc::ioctl(
+            device.as_fd().as_raw_fd(),
+            BLKRASET,
+            libc::c_ulong::from(sectors),
+        )
+    })
+    .map(drop)
+}
+
+/// Makes the block device read-only, or writable.
+pub(super) fn set_read_only(device: impl AsFd, read_only: bool) -> io::Result<()> {
+    let value = libc::c_int::from(read_only);
+    // SAFETY: BLKROSET reads one `int`, which `value` is and which outlives the call; the
+    // descriptor is open, for it is borrowed.
+    checked(unsafe { libc::ioctl(device.as_fd().as_raw_fd(), BLKROSET, &raw const value) })
+        .map(drop)
+}
+
+/// Freezes the file system that the open directory lies on.
+pub(super) fn freeze(directory: impl AsFd) -> io::Result<()> {
+    // SAFETY: FIFREEZE ignores its argument and touches no memory of ours; the descriptor is
+    // open, for it is borrowed.
+    checked(unsafe { libc::ioctl(directory.as_fd().as_raw_fd(), FIFREEZE, 0) }).map(drop)
+}
+
+/// Thaws it again.
+pub(super) fn thaw(directory: impl AsFd) -> io::Result<()> {
+    // SAFETY: as for FIFREEZE.
+    checked(unsafe { libc::ioctl(directory.as_fd().as_raw_fd(), FITHAW, 0) }).map(drop)
+}
+
+/// Has the mounted ext4 that the open directory lies on grow to so many blocks.
+pub(super) fn ext4_resize(directory: impl AsFd, blocks: u64) -> io::Result<()> {
+    // SAFETY: EXT4_IOC_RESIZE_FS reads one `__u64`, which `blocks` is and which outlives the call;
+    // the descriptor is open, for it is borrowed.
+    checked(unsafe {
+        libc::ioctl(
+            directory.as_fd().as_raw_fd(),
+            EXT4_RESIZE,
+            &raw const blocks,
+        )
+    })
+    .map(drop)
+}
+
+/// `struct fiemap` without its array.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct FiemapHeader {
+    start: u64,
+    length: u64,
+    flags: u32,
+    mapped_extents: u32,
+    extent_count: u32,
+    reserved: u32,
+}
+
+/// `struct fiemap_extent`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct FiemapExtent {
+    logical: u64,
+    physical: u64,
+    length: u64,
+    reserved64: [u64; 2],
+    flags: u32,
+    reserved: [u32; 3],
+}
+
+const _: () = assert!(
+    size_of::<FiemapHeader>() == 32 && size_of::<FiemapExtent>() == 56,
+    "the kernel's struct fiemap and struct fiemap_extent"
+);
+
+/// Up to `count` extents of a file from the byte `start` on, and whether they reach its end.
+pub(super) fn fiemap(file: impl AsFd, start: u64, count: usize) -> io::Result<(Vec<Extent>, bool)> {
+    // A buffer of whole 8-byte words, which both structures are: 4 for the header, 7 an extent.
+    let mut buffer = vec![0_u64; 4 + 7 * count];
+    let header = FiemapHeader {
+        start,
+        length: u64::MAX - start,
+        flags: FIEMAP_SYNC,
+        mapped_extents: 0,
+        extent_count: u32::try_from(count).map_err(io::Error::other)?,
+        reserved: 0,
+    };
+    let begin = buffer.as_mut_ptr().cast::<FiemapHeader>();
+    // SAFETY: the buffer is aligned to 8 bytes and at least as long as the header.
+    unsafe { begin.write(header) };
+    // SAFETY: FS_IOC_FIEMAP reads the header and writes it and at most `extent_count` extents
+    // behind it, for which the buffer has room; it outlives the call. The descriptor is open, for
+    // it is borrowed.
+    checked(unsafe { libc::ioctl(file.as_fd().as_raw_fd(), FIEMAP, begin) })?;
+    // SAFETY: the header is there still, and plain numbers throughout.
+    let mapped = unsafe { begin.read() }.mapped_extents as usize;
+    // SAFETY: the extents begin right behind the header, within the same buffer.
+    let first = unsafe { begin.add(1) }.cast::<FiemapExtent>();
+    // SAFETY: the kernel wrote `mapped` extents, never more than were asked for; zeroed or
+    // written, every bit pattern is valid, and nothing changes the buffer meanwhile.
+    let extents = unsafe { std::slice::from_raw_parts(first, mapped.min(count)) };
+    let last = extents.last().is_none_or(|it| it.flags & FIEMAP_LAST != 0);
+    let extents = extents
+        .iter()
+        .map(|it| Extent::new(it.logical, it.physical, it.length, it.flags));
+    Ok((extents.collect(), last))
+}
+
+/// How many extents a file has.
+pub(super) fn fiemap_count(file: impl AsFd) -> io::Result<u64> {
+    let mut header = FiemapHeader {
+        start: 0,
+        length: u64::MAX,
+        flags: FIEMAP_SYNC,
+        mapped_extents: 0,
+        extent_count: 0,
+        reserved: 0,
+    };
+    // SAFETY: with room for no extent FS_IOC_FIEMAP only reads and writes the header, which
+    // outlives the call; the descriptor is open, for it is borrowed.
+    checked(unsafe { libc::ioctl(file.as_fd().as_raw_fd(), FIEMAP, &raw mut header) })?;
+    Ok(header.mapped_extents.into())
 }

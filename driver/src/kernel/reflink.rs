@@ -1,9 +1,16 @@
-//! Whether a directory's file system shares blocks between files.
+//! Files that share blocks: whether a file system has them, and making them.
 
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use rustix::fs::IFlags;
+
 use super::{Attempt as _, Failed, files};
+
+/// `BTRFS_SUPER_MAGIC`, statfs(2).
+const BTRFS: u64 = 0x9123_683E;
 
 /// Finds out by cloning a small file, not by the file system's name: XFS may be made without
 /// reflinks, and others have learnt them. Leaves nothing behind, even when killed.
@@ -23,6 +30,37 @@ pub fn is_supported(directory: &Path) -> Result<bool, Failed> {
         Err(error) if is_unsupported(&error.into()) => Ok(false),
         Err(error) => Err(Failed::new(attempt(), error)),
     }
+}
+
+/// Makes the new file `target` with all that `source` has at this moment, copying none of it.
+///
+/// No write to the source takes effect while this runs, so the result is the source at one moment.
+/// The time grows with the extents, not with the bytes. Durable only after a sync of the result.
+pub fn copy(source: &Path, target: &Path) -> Result<File, Failed> {
+    let from = File::open(source).attempt(|| format!("open {}", source.display()))?;
+    let mut options = OpenOptions::new();
+    options.create_new(true).write(true).mode(0o600);
+    let to = options
+        .open(target)
+        .attempt(|| format!("make {}", target.display()))?;
+    rustix::fs::ioctl_ficlone(&to, &from)
+        .attempt(|| format!("clone {} to {}", source.display(), target.display()))?;
+    Ok(to)
+}
+
+/// Has files that are made in the directory from now on be written in place, on btrfs, where they
+/// would otherwise go elsewhere with every write: slower by far, and with a full image still in
+/// need of space. What a snapshot shares is copied on write all the same. Elsewhere nothing is
+/// done, and nothing needed.
+pub fn write_in_place(directory: &Path) -> Result<(), Failed> {
+    let attempt = || format!("turn off copy-on-write for {}", directory.display());
+    let open = File::open(directory).attempt(attempt)?;
+    let file_system = rustix::fs::fstatfs(&open).attempt(attempt)?.f_type;
+    if u64::try_from(file_system).is_ok_and(|it| it == BTRFS) {
+        let flags = rustix::fs::ioctl_getflags(&open).attempt(attempt)?;
+        rustix::fs::ioctl_setflags(&open, flags | IFlags::NOCOW).attempt(attempt)?;
+    }
+    Ok(())
 }
 
 fn is_unsupported(error: &io::Error) -> bool {

@@ -9,7 +9,7 @@ use crate::failpoint;
 use crate::kernel::loop_device::DetachError;
 use crate::kernel::mount_table::MountTable;
 use crate::kernel::{Failed, files};
-use crate::pool::{Busy, ClearError, Pool, RecordError};
+use crate::pool::{AttachmentRecord, Busy, ClearError, Pool, RecordError, VolumeRecord};
 use crate::volume::VolumeId;
 
 /// Why a volume is still there.
@@ -24,6 +24,9 @@ pub enum DeleteError {
         /// Where, as far as can be seen from here.
         points: Vec<PathBuf>,
     },
+    /// It is attached, where `--attach` keeps book of that.
+    #[error("the volume is attached to {0}; ControllerUnpublishVolume has to come first")]
+    Attached(String),
     /// It is another node's.
     #[error("the volume lives on the node {0}, and only the driver there can delete it")]
     Elsewhere(String),
@@ -49,6 +52,7 @@ impl Coded for DeleteError {
         match self {
             Self::Busy(_) => Code::Aborted,
             Self::Mounted { .. }
+            | Self::Attached(_)
             | Self::Elsewhere(_)
             | Self::Clear(ClearError::Detach(DetachError::InUse(_))) => Code::FailedPrecondition,
             Self::Record(_)
@@ -69,11 +73,14 @@ pub fn delete(pool: &Pool, id: &VolumeId) -> Result<(), DeleteError> {
         };
     }
     // A damaged record stops here: it may be all that tells what the image was.
-    pool.layout.load(id)?;
+    pool.layout.load::<VolumeRecord>(id)?;
+    if let Some(attachment) = pool.layout.load::<AttachmentRecord>(id)? {
+        return Err(DeleteError::Attached(attachment.node));
+    }
     if let Some(device) = pool.device(id)? {
         let table = MountTable::read()?;
         let points: Vec<_> = table
-            .of(device.number())
+            .showing(device.path(), device.number())
             .map(|mount| mount.point.clone())
             .collect();
         if !points.is_empty() {
@@ -83,7 +90,7 @@ pub fn delete(pool: &Pool, id: &VolumeId) -> Result<(), DeleteError> {
         device.detach()?;
     }
     failpoint::around("delete.record", || {
-        files::remove(&pool.layout.record(id))?;
+        pool.layout.forget::<VolumeRecord>(id)?;
         files::sync_directory(&pool.layout.folder(id))
     })?;
     failpoint::around("delete.image", || pool.clear(id))?;

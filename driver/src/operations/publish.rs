@@ -1,21 +1,23 @@
-//! Publishing a volume: what is staged is shown at one more directory.
+//! Publishing a volume: what is staged is shown at one more place, a directory for a file system
+//! and a file for a block device.
 
+use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::mount::MountAttrFlags;
 use tonic::Code;
 
 use super::validate::{LookupError, look_up};
-use super::{At, Coded, code_of};
+use super::{At, Coded};
 use crate::failpoint;
 use crate::kernel::loop_device::LoopDevice;
 use crate::kernel::mount_table::{self, MountTable};
 use crate::kernel::mounting::{self, MountError};
 use crate::kernel::{Attempt as _, Failed, files};
-use crate::pool::{Busy, Pool};
-use crate::volume::{Capability, VolumeId};
+use crate::pool::{Busy, Pool, RecordError, StagingRecord};
+use crate::volume::{Access, Capability, VolumeId};
 
 /// Why a volume is not published.
 #[derive(Debug, thiserror::Error)]
@@ -26,15 +28,27 @@ pub enum PublishError {
     /// There is no such volume, or no telling.
     #[error(transparent)]
     Lookup(#[from] LookupError),
-    /// The volume has another file system than is asked for.
-    #[error("the volume has {found}, and not the file system that is asked for")]
-    FileSystem {
+    /// The volume has another file system than is asked for, or none.
+    #[error("the volume has {found}, and that is not what is asked for")]
+    Content {
         /// What it has.
         found: &'static str,
     },
     /// It is not staged at the staging path.
     #[error("the volume is not staged at {}; stage it first", .0.display())]
     NotStaged(PathBuf),
+    /// It is published elsewhere, and may not be twice.
+    #[error(
+        "the volume is published at {} already, and may be shown at one target at a time; \
+         unpublish it there first, or use the access mode SINGLE_NODE_MULTI_WRITER", .0.display()
+    )]
+    OneTarget(PathBuf),
+    /// A block device that somebody may write cannot be read-only elsewhere.
+    #[error(
+        "a block volume that is staged for writing cannot be published read-only; use an access \
+         mode for reading only, or a volume with a file system"
+    )]
+    WritableBlock,
     /// It is published there in another way.
     #[error("the volume is published at {} with other options; unpublish it first", .0.display())]
     Differs(PathBuf),
@@ -46,9 +60,12 @@ pub enum PublishError {
         /// What is there.
         file_system: String,
     },
-    /// The target is there, and is no directory.
-    #[error("{} is not a directory; remove it", .0.display())]
-    NotDirectory(PathBuf),
+    /// The target is there, and is of the wrong kind.
+    #[error("{} is not an empty file or a directory, as it has to be; remove it", .0.display())]
+    WrongKind(PathBuf),
+    /// How it was staged cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// The mount was refused.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -62,10 +79,14 @@ impl Coded for PublishError {
         match self {
             Self::Busy(_) => Code::Aborted,
             Self::Lookup(error) => error.code(),
-            Self::FileSystem { .. } | Self::NotStaged(_) => Code::FailedPrecondition,
+            Self::Content { .. } | Self::NotStaged(_) | Self::OneTarget(_) => {
+                Code::FailedPrecondition
+            }
+            Self::WritableBlock => Code::InvalidArgument,
             Self::Differs(_) => Code::AlreadyExists,
-            Self::Obstructed { .. } | Self::NotDirectory(_) | Self::Mount(_) => Code::Internal,
-            Self::Failed(failed) => code_of(failed),
+            Self::Obstructed { .. } | Self::WrongKind(_) | Self::Mount(_) => Code::Internal,
+            Self::Record(error) => error.code(),
+            Self::Failed(failed) => failed.code(),
         }
     }
 }
@@ -83,14 +104,27 @@ pub struct Publication {
     pub read_only: bool,
 }
 
+/// What the mount at a target has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// A directory, with just these attributes.
+    Directory(MountAttrFlags),
+    /// A file: the device's node.
+    Node,
+}
+
 impl Publication {
-    /// The attributes that the mount at the target shall have.
-    fn attributes(&self) -> MountAttrFlags {
-        let mut attributes = self.capability.options.attributes;
-        if self.read_only || self.capability.read_only {
-            attributes.insert(MountAttrFlags::MOUNT_ATTR_RDONLY);
+    fn shape(&self) -> Shape {
+        match &self.capability.access {
+            Access::Block => Shape::Node,
+            Access::Mount { options, .. } => {
+                let mut attributes = options.attributes;
+                if self.read_only || self.capability.read_only {
+                    attributes.insert(MountAttrFlags::MOUNT_ATTR_RDONLY);
+                }
+                Shape::Directory(attributes)
+            }
         }
-        attributes
     }
 }
 
@@ -99,24 +133,30 @@ impl Publication {
 enum Target {
     Absent,
     Directory,
-    Published(MountAttrFlags),
+    File,
+    Published(Shape),
+    Other,
 }
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    MakeDirectory,
+    Make,
     Bind,
     Done,
     Refuse,
+    Obstructed,
 }
 
-fn next(target: Target, wanted: MountAttrFlags) -> Step {
-    match target {
-        Target::Absent => Step::MakeDirectory,
-        Target::Directory => Step::Bind,
-        Target::Published(attributes) if attributes == wanted => Step::Done,
-        Target::Published(_) => Step::Refuse,
+fn next(target: Target, wanted: Shape) -> Step {
+    match (target, wanted) {
+        (Target::Absent, _) => Step::Make,
+        (Target::Directory, Shape::Directory(_)) | (Target::File, Shape::Node) => Step::Bind,
+        (Target::Published(found), wanted) if found == wanted => Step::Done,
+        (Target::Published(_), _) => Step::Refuse,
+        (Target::Directory, Shape::Node)
+        | (Target::File, Shape::Directory(_))
+        | (Target::Other, _) => Step::Obstructed,
     }
 }
 
@@ -125,39 +165,50 @@ pub fn publish(pool: &Pool, id: &VolumeId, wanted: &Publication) -> Result<(), P
     let _lock = pool.locks.begin(id)?;
     let record = look_up(pool, id)?;
     if !wanted.capability.suits(record.file_system) {
-        return Err(PublishError::FileSystem {
-            found: record.file_system.name(),
+        return Err(PublishError::Content {
+            found: record.content_name(),
         });
     }
     let not_staged = || PublishError::NotStaged(wanted.staging.clone());
     let device = pool.device(id)?.ok_or_else(not_staged)?;
     let staging = mount_table::existing(&wanted.staging)?.ok_or_else(not_staged)?;
+    let staged: StagingRecord = pool.layout.load(id)?.ok_or_else(not_staged)?;
+    if staged.path != staging {
+        return Err(not_staged());
+    }
+    let shape = wanted.shape();
+    if shape == Shape::Node && wanted.read_only && !staged.read_only {
+        return Err(PublishError::WritableBlock);
+    }
     let target = mount_table::resolved(&wanted.target)?;
     let mut made = false;
     loop {
-        let step = next(
-            observe(&device, &staging, &target, wanted)?,
-            wanted.attributes(),
-        );
-        tracing::debug!(?step, "publishing");
+        let table = MountTable::read()?;
+        let found = observe(&table, &device, &staging, &target, shape)?;
+        let step = next(found, shape);
+        tracing::debug!(?found, ?step, "publishing");
         match step {
             Step::Done => return Ok(()),
             Step::Refuse => return Err(PublishError::Differs(target)),
-            Step::MakeDirectory => {
-                let mut builder = std::fs::DirBuilder::new();
-                builder.mode(0o750);
-                builder
-                    .create(&target)
-                    .attempt(|| format!("make {}", target.display()))?;
+            Step::Obstructed => return Err(PublishError::WrongKind(target)),
+            Step::Make => {
+                check_others(&table, &device, &staged, &target, &wanted.capability)?;
+                make(&target, shape)?;
                 made = true;
             }
             Step::Bind => {
-                let attributes = wanted.attributes();
-                let bound = failpoint::around("publish.bind", || {
-                    mounting::bind(&staging, device.number(), &target, attributes)
+                check_others(&table, &device, &staged, &target, &wanted.capability)?;
+                let bound = failpoint::around("publish.bind", || match shape {
+                    Shape::Directory(attributes) => {
+                        mounting::bind(&staging, device.number(), &target, attributes)
+                    }
+                    Shape::Node => mounting::bind_node(device.path(), device.number(), &target),
                 });
                 if bound.is_err() && made {
-                    files::remove_directory(&target)?;
+                    match shape {
+                        Shape::Directory(_) => files::remove_directory(&target)?,
+                        Shape::Node => files::remove(&target)?,
+                    }
                 }
                 bound?;
             }
@@ -165,33 +216,75 @@ pub fn publish(pool: &Pool, id: &VolumeId, wanted: &Publication) -> Result<(), P
     }
 }
 
+/// One target at a time, unless the volume was staged to be shared and is asked for so.
+fn check_others(
+    table: &MountTable,
+    device: &LoopDevice,
+    staged: &StagingRecord,
+    target: &Path,
+    capability: &Capability,
+) -> Result<(), PublishError> {
+    if staged.shared && capability.shared {
+        return Ok(());
+    }
+    let mut others = table.showing(device.path(), device.number());
+    match others.find(|mount| mount.point != staged.path && mount.point != target) {
+        Some(mount) => Err(PublishError::OneTarget(mount.point.clone())),
+        None => Ok(()),
+    }
+}
+
+fn make(target: &Path, shape: Shape) -> Result<(), Failed> {
+    let attempt = || format!("make {}", target.display());
+    match shape {
+        Shape::Directory(_) => std::fs::DirBuilder::new()
+            .mode(0o750)
+            .create(target)
+            .attempt(attempt),
+        Shape::Node => OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(target)
+            .attempt(attempt)
+            .map(drop),
+    }
+}
+
 fn observe(
+    table: &MountTable,
     device: &LoopDevice,
     staging: &Path,
     target: &Path,
-    wanted: &Publication,
+    shape: Shape,
 ) -> Result<Target, PublishError> {
-    let table = MountTable::read()?;
-    match At::look(&table, staging, Some(device.number())) {
-        At::Volume(_) => {}
-        At::Nothing | At::Foreign(_) => {
-            return Err(PublishError::NotStaged(wanted.staging.clone()));
+    if let Shape::Directory(_) = shape {
+        match At::look(table, staging, Some(device.number())) {
+            At::Volume(_) => {}
+            At::Nothing | At::Foreign(_) => {
+                return Err(PublishError::NotStaged(staging.to_owned()));
+            }
         }
     }
-    match At::look(&table, target, Some(device.number())) {
-        At::Volume(mount) => return Ok(Target::Published(mount.attributes)),
-        At::Foreign(mount) => {
-            let path = mount.point;
+    match table.at(target) {
+        Some(mount) if mount.device == device.number() => {
+            return Ok(Target::Published(Shape::Directory(mount.attributes)));
+        }
+        Some(mount) if mount_table::is_node(&mount.point, device.number()) => {
+            return Ok(Target::Published(Shape::Node));
+        }
+        Some(mount) => {
             return Err(PublishError::Obstructed {
-                path,
-                file_system: mount.file_system,
+                path: mount.point.clone(),
+                file_system: mount.file_system.clone(),
             });
         }
-        At::Nothing => {}
+        None => {}
     }
     match target.symlink_metadata() {
         Ok(metadata) if metadata.is_dir() => Ok(Target::Directory),
-        Ok(_) => Err(PublishError::NotDirectory(target.to_owned())),
+        Ok(metadata) if metadata.is_file() && metadata.len() == 0 => Ok(Target::File),
+        Ok(_) => Ok(Target::Other),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Target::Absent),
         Err(error) => Err(Failed::new(format!("look at {}", target.display()), error).into()),
     }
@@ -203,13 +296,19 @@ mod tests {
 
     #[test]
     fn a_target_is_made_then_bound_and_never_changed() {
-        let writable = MountAttrFlags::empty();
-        let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
+        let writable = Shape::Directory(MountAttrFlags::empty());
+        let read_only = Shape::Directory(MountAttrFlags::MOUNT_ATTR_RDONLY);
         for (target, wanted, step) in [
-            (Target::Absent, writable, Step::MakeDirectory),
+            (Target::Absent, writable, Step::Make),
+            (Target::Absent, Shape::Node, Step::Make),
             (Target::Directory, writable, Step::Bind),
+            (Target::File, Shape::Node, Step::Bind),
+            (Target::Directory, Shape::Node, Step::Obstructed),
+            (Target::File, writable, Step::Obstructed),
+            (Target::Other, Shape::Node, Step::Obstructed),
             (Target::Published(writable), writable, Step::Done),
             (Target::Published(read_only), read_only, Step::Done),
+            (Target::Published(Shape::Node), Shape::Node, Step::Done),
             (Target::Published(writable), read_only, Step::Refuse),
             (Target::Published(read_only), writable, Step::Refuse),
         ] {

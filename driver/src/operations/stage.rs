@@ -1,23 +1,27 @@
 //! Staging a volume: its image becomes a device, gets its file system the first time, and is
-//! mounted.
+//! mounted. A raw block volume has only its device.
 
-use std::fs::OpenOptions;
+mod file_system;
+mod fitting;
+
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use tonic::Code;
 
+use super::create::lay_out;
 use super::validate::{LookupError, look_up};
-use super::{At, Coded, code_of};
+use super::{At, Coded};
 use crate::failpoint;
 use crate::kernel::loop_device::{self, AttachError, DetachError, LoopDevice};
-use crate::kernel::mkfs::{self, MkfsError};
 use crate::kernel::mount_table::{self, MountTable};
-use crate::kernel::mounting::{self, MountError};
-use crate::kernel::superblock::{self, Superblock};
-use crate::kernel::{Attempt as _, Failed};
-use crate::pool::{Busy, Pool, RecordError, StagingRecord, VolumeRecord};
-use crate::volume::{Capability, FileSystem, VolumeId};
+use crate::kernel::mounting::MountError;
+use crate::kernel::tools::ToolError;
+use crate::kernel::{Attempt as _, Failed, extents};
+use crate::pool::{AttachmentRecord, Busy, Pool, RecordError, StagingRecord, VolumeRecord};
+use crate::volume::{Access, Capability, VolumeId};
+
+pub use fitting::{FitError, fit, fit_where_staged};
 
 /// Why a volume is not staged.
 #[derive(Debug, thiserror::Error)]
@@ -28,12 +32,15 @@ pub enum StageError {
     /// There is no such volume, or no telling.
     #[error(transparent)]
     Lookup(#[from] LookupError),
-    /// The volume has another file system than is asked for.
-    #[error("the volume has {found}, and not the file system that is asked for")]
-    FileSystem {
+    /// The volume has another file system than is asked for, or none.
+    #[error("the volume has {found}, and that is not what is asked for")]
+    Content {
         /// What it has.
         found: &'static str,
     },
+    /// It is not attached to this node.
+    #[error("the volume is not attached to this node; ControllerPublishVolume has to come first")]
+    NotAttached,
     /// It is staged at this path in another way.
     #[error("the volume is staged at {} with the mount options {flags:?}; unstage it first", .path.display())]
     Differs {
@@ -43,7 +50,7 @@ pub enum StageError {
         flags: Vec<String>,
     },
     /// It is in use from another staging path.
-    #[error("the volume is mounted at {} already; unstage it there first", .0.display())]
+    #[error("the volume is staged at {} already; unstage it there first", .0.display())]
     Elsewhere(PathBuf),
     /// Something else is mounted at the staging path.
     #[error("{} has another file system mounted on it ({file_system}); unmount it", .path.display())]
@@ -53,10 +60,11 @@ pub enum StageError {
         /// What is there.
         file_system: String,
     },
-    /// The file system that was made is not there any more.
+    /// The file system that was made is not there any more, or cannot be used as it is.
     #[error(
-        "the image {} should hold {expected} and does not ({found:?}); it was left as it is: \
-         restore the volume, or repair the image with {expected}'s tools", .image.display()
+        "the image {} holds no usable {expected} ({found}); it was left as it is: restore the \
+         volume from a snapshot or a backup, or repair the image with {expected}'s tools",
+        .image.display()
     )]
     Damaged {
         /// The image.
@@ -64,7 +72,7 @@ pub enum StageError {
         /// The file system that was made.
         expected: &'static str,
         /// What is there now.
-        found: Superblock,
+        found: String,
     },
     /// The steps lead nowhere: something undoes them.
     #[error("the volume keeps changing while it is staged; is another program at work on it?")]
@@ -80,10 +88,13 @@ pub enum StageError {
     Detach(#[from] DetachError),
     /// No file system.
     #[error(transparent)]
-    Mkfs(#[from] MkfsError),
+    Tool(#[from] ToolError),
     /// The file system does not mount.
     #[error("{0} (if an option is wrong, mend mountOptions of the StorageClass or volume)")]
     Mount(#[from] MountError),
+    /// It did not get its size, or its attributes.
+    #[error(transparent)]
+    Fit(#[from] FitError),
     /// The kernel refused a call.
     #[error(transparent)]
     Failed(#[from] Failed),
@@ -94,16 +105,19 @@ impl Coded for StageError {
         match self {
             Self::Busy(_) => Code::Aborted,
             Self::Lookup(error) => error.code(),
-            Self::FileSystem { .. } | Self::Elsewhere(_) => Code::FailedPrecondition,
+            Self::Content { .. } | Self::Elsewhere(_) | Self::NotAttached => {
+                Code::FailedPrecondition
+            }
             Self::Differs { .. } => Code::AlreadyExists,
             Self::Damaged { .. } => Code::DataLoss,
-            Self::Record(RecordError::Failed(failed)) | Self::Failed(failed) => code_of(failed),
+            Self::Record(error) => error.code(),
+            Self::Fit(error) => error.code(),
+            Self::Failed(failed) => failed.code(),
             Self::Obstructed { .. }
             | Self::Unsteady
-            | Self::Record(RecordError::Damaged { .. } | RecordError::Newer { .. })
             | Self::Attach(_)
             | Self::Detach(_)
-            | Self::Mkfs(_)
+            | Self::Tool(_)
             | Self::Mount(_) => Code::Internal,
         }
     }
@@ -114,12 +128,13 @@ impl Coded for StageError {
 struct Observed {
     /// The loop device, if there is one, and whether it has the right geometry.
     device: Option<Geometry>,
-    /// Whether the image has a file system.
+    /// Whether the image has all that it needs: its file system, or nothing for a block device.
     formatted: bool,
     /// Whether anything was ever written to the image.
     written: bool,
-    /// Whether it is mounted at the staging path.
-    mounted: bool,
+    /// Whether it is mounted at the staging path; for a block device, whether it is written down
+    /// that it is staged there.
+    staged: bool,
 }
 
 /// Whether a loop device is as it has to be.
@@ -136,7 +151,7 @@ enum Step {
     Empty,
     Attach,
     Format,
-    Mount,
+    Show,
     Done,
 }
 
@@ -145,7 +160,7 @@ enum Step {
 fn next(observed: Observed) -> Step {
     let leavings = !observed.formatted && observed.written;
     match observed {
-        Observed { mounted: true, .. } => Step::Done,
+        Observed { staged: true, .. } => Step::Done,
         Observed {
             device: Some(Geometry::Wrong),
             ..
@@ -161,7 +176,7 @@ fn next(observed: Observed) -> Step {
         } => Step::Format,
         Observed {
             formatted: true, ..
-        } => Step::Mount,
+        } => Step::Show,
     }
 }
 
@@ -178,14 +193,18 @@ pub fn stage(
     let _lock = pool.locks.begin(id)?;
     let mut record = look_up(pool, id)?;
     if !capability.suits(record.file_system) {
-        return Err(StageError::FileSystem {
-            found: record.file_system.name(),
+        return Err(StageError::Content {
+            found: record.content_name(),
         });
     }
-    let path = mount_table::resolved(path)?;
+    if pool.attach && pool.layout.load::<AttachmentRecord>(id)?.is_none() {
+        return Err(StageError::NotAttached);
+    }
     let wanted = StagingRecord {
-        path,
-        mount_flags: capability.flags.clone(),
+        path: mount_table::resolved(path)?,
+        mount_flags: capability.flags().to_vec(),
+        shared: capability.shared,
+        read_only: capability.read_only,
     };
     for _ in 0..MOST_STEPS {
         let device = pool.device(id)?;
@@ -193,17 +212,24 @@ pub fn stage(
         let step = next(observed);
         tracing::debug!(?observed, ?step, "staging");
         match (step, device) {
-            (Step::Done, _) => return Ok(()),
+            (Step::Done, Some(device)) => {
+                let point = record.file_system.map(|_| wanted.path.as_path());
+                return Ok(fit(&record, &device, point, wanted.read_only)?);
+            }
             (Step::Attach, _) => {
                 let image = pool.layout.image(id);
                 failpoint::around("stage.attach", || loop_device::attach(&image))?;
             }
-            (Step::Empty, _) => empty(&pool.layout.image(id), record.size_bytes)?,
+            (Step::Empty, _) => lay_out(&pool.layout.image(id), &record)?,
             (Step::Detach, Some(device)) => device.detach()?,
-            (Step::Format, Some(device)) => format(pool, id, &mut record, &device)?,
-            (Step::Mount, Some(device)) => mount(pool, id, &record, device, &wanted, capability)?,
+            (Step::Format, Some(device)) => {
+                file_system::format(pool, id, &mut record, &device)?;
+            }
+            (Step::Show, Some(device)) => {
+                show(pool, id, &record, device, &wanted, capability)?;
+            }
             // The device is gone since it was looked at: look again.
-            (Step::Detach | Step::Format | Step::Mount, None) => {}
+            (Step::Done | Step::Detach | Step::Format | Step::Show, None) => {}
         }
     }
     Err(StageError::Unsteady)
@@ -216,32 +242,23 @@ fn observe(
     device: Option<&LoopDevice>,
     wanted: &StagingRecord,
 ) -> Result<Observed, StageError> {
-    let table = MountTable::read()?;
-    let number = device.map(LoopDevice::number);
-    let mounted = match At::look(&table, &wanted.path, number) {
-        At::Nothing => false,
-        At::Volume(_) => true,
-        At::Foreign(mount) => {
-            let path = mount.point;
-            return Err(StageError::Obstructed {
-                path,
-                file_system: mount.file_system,
-            });
-        }
+    let written_down = pool.layout.load::<StagingRecord>(id)?;
+    let block = record.file_system.is_none();
+    let staged_at = match (block, device) {
+        (_, None) => None,
+        (true, Some(_)) => written_down.as_ref().map(|it| it.path.clone()),
+        (false, Some(device)) => mounted_at(device, &wanted.path)?,
     };
-    let other = number.and_then(|number| table.of(number).find(|mount| mount.point != wanted.path));
-    if mounted {
-        match pool.layout.load_staging(id)? {
-            Some(staged) if staged != *wanted => {
-                return Err(StageError::Differs {
-                    path: staged.path,
-                    flags: staged.mount_flags,
-                });
-            }
-            _ => {}
-        }
-    } else if let Some(mount) = other {
-        return Err(StageError::Elsewhere(mount.point.clone()));
+    let staged = staged_at.as_ref() == Some(&wanted.path);
+    match staged_at {
+        Some(elsewhere) if !staged => return Err(StageError::Elsewhere(elsewhere)),
+        _ => {}
+    }
+    if staged && let Some(found) = written_down.filter(|found| found != wanted) {
+        return Err(StageError::Differs {
+            path: found.path,
+            flags: found.mount_flags,
+        });
     }
     let geometry = match device.map(LoopDevice::is_as_attached).transpose()? {
         Some(true) => Some(Geometry::Right),
@@ -252,56 +269,35 @@ fn observe(
     let metadata = image
         .symlink_metadata()
         .attempt(|| format!("look at {}", image.display()))?;
-    let (formatted, written) = (record.formatted, metadata.blocks() > 0);
+    // A thick image has blocks from the beginning; those never written to read as zeros.
+    let written = !record.formatted && metadata.blocks() > 0 && extents::is_written(&image)?;
     Ok(Observed {
         device: geometry,
-        formatted,
-        written,
-        mounted,
+        formatted: record.formatted || block,
+        written: written && !block,
+        staged,
     })
 }
 
-/// Throws away what an interrupted mkfs left.
-fn empty(image: &Path, size: u64) -> Result<(), Failed> {
-    let attempt = || format!("empty {}", image.display());
-    let file = OpenOptions::new()
-        .write(true)
-        .open(image)
-        .attempt(attempt)?;
-    file.set_len(0).attempt(attempt)?;
-    file.set_len(size).attempt(attempt)?;
-    file.sync_all().attempt(attempt)
+/// Where the device's file system is mounted: at `path` if it is, or elsewhere.
+fn mounted_at(device: &LoopDevice, path: &Path) -> Result<Option<PathBuf>, StageError> {
+    let table = MountTable::read()?;
+    match At::look(&table, path, Some(device.number())) {
+        At::Volume(mount) => Ok(Some(mount.point)),
+        At::Foreign(mount) => Err(StageError::Obstructed {
+            path: mount.point,
+            file_system: mount.file_system,
+        }),
+        At::Nothing => {
+            let other = table.of(device.number()).next();
+            Ok(other.map(|mount| mount.point.clone()))
+        }
+    }
 }
 
-/// Makes the file system, and only then writes down that there is one.
-fn format(
-    pool: &Pool,
-    id: &VolumeId,
-    record: &mut VolumeRecord,
-    device: &LoopDevice,
-) -> Result<(), StageError> {
-    failpoint::around("stage.format", || match record.file_system {
-        FileSystem::Ext4 => mkfs::ext4(device.path()),
-        FileSystem::Xfs => mkfs::xfs(device.path()),
-    })?;
-    let attempt = || format!("sync {}", device.path().display());
-    let open = OpenOptions::new()
-        .write(true)
-        .open(device.path())
-        .attempt(attempt)?;
-    open.sync_all().attempt(attempt)?;
-    let formatted = VolumeRecord {
-        formatted: true,
-        ..record.clone()
-    };
-    failpoint::around("stage.record", || pool.layout.store(id, &formatted))?;
-    *record = formatted;
-    Ok(())
-}
-
-/// Mounts the file system, having made sure that it is the one that was made. When it does not
-/// mount, nothing stays attached.
-fn mount(
+/// Mounts the file system, or writes down that the device is staged. When that fails, nothing
+/// stays attached.
+fn show(
     pool: &Pool,
     id: &VolumeId,
     record: &VolumeRecord,
@@ -309,45 +305,21 @@ fn mount(
     wanted: &StagingRecord,
     capability: &Capability,
 ) -> Result<(), StageError> {
-    let result = try_mount(pool, id, record, &device, wanted, capability);
+    let result = match (record.file_system, &capability.access) {
+        (Some(expected), Access::Mount { options, .. }) => {
+            file_system::mount(pool, id, record, expected, &device, wanted, options)
+        }
+        _ => device
+            .set_read_only(wanted.read_only)
+            .map_err(StageError::from)
+            .and_then(|()| Ok(pool.layout.store(id, wanted)?)),
+    };
     if result.is_err()
         && let Err(stays) = device.detach()
     {
-        tracing::warn!("a volume that did not mount stays attached: {stays}");
+        tracing::warn!("a volume that was not staged stays attached: {stays}");
     }
     result
-}
-
-fn try_mount(
-    pool: &Pool,
-    id: &VolumeId,
-    record: &VolumeRecord,
-    device: &LoopDevice,
-    wanted: &StagingRecord,
-    capability: &Capability,
-) -> Result<(), StageError> {
-    let mut options = capability.options.clone();
-    match (record.file_system, superblock::read(device.path())?) {
-        (FileSystem::Ext4, Superblock::Ext4) => {}
-        // Copies of a volume have its UUID, and each is to mount beside the others.
-        (FileSystem::Xfs, Superblock::Xfs { .. }) => {
-            options.file_system.push(("nouuid".to_owned(), None));
-        }
-        (expected, found) => {
-            let image = pool.layout.image(id);
-            return Err(StageError::Damaged {
-                image,
-                expected: expected.name(),
-                found,
-            });
-        }
-    }
-    pool.layout.store_staging(id, wanted)?;
-    let name = record.file_system.name();
-    failpoint::around("stage.mount", || {
-        mounting::mount_device(device.path(), name, &wanted.path, &options)
-    })?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -355,7 +327,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_state_of_things_leads_to_the_mount() {
+    fn every_state_of_things_leads_to_the_end() {
         use Geometry::{Right, Wrong};
         for (device, formatted, written, step) in [
             (None, false, false, Step::Attach),
@@ -363,8 +335,8 @@ mod tests {
             (None, true, true, Step::Attach),
             (Some(Right), false, false, Step::Format),
             (Some(Right), false, true, Step::Detach),
-            (Some(Right), true, true, Step::Mount),
-            (Some(Right), true, false, Step::Mount),
+            (Some(Right), true, true, Step::Show),
+            (Some(Right), true, false, Step::Show),
             (Some(Wrong), false, false, Step::Detach),
             (Some(Wrong), true, true, Step::Detach),
         ] {
@@ -372,14 +344,14 @@ mod tests {
                 device,
                 formatted,
                 written,
-                mounted: false,
+                staged: false,
             };
             assert_eq!(next(observed), step, "{observed:?}");
-            let mounted = Observed {
-                mounted: true,
+            let staged = Observed {
+                staged: true,
                 ..observed
             };
-            assert_eq!(next(mounted), Step::Done, "{mounted:?}");
+            assert_eq!(next(staged), Step::Done, "{staged:?}");
         }
     }
 
@@ -389,7 +361,7 @@ mod tests {
             device: Some(Geometry::Wrong),
             formatted: false,
             written: true,
-            mounted: false,
+            staged: false,
         };
         let mut steps = 0;
         loop {
@@ -398,7 +370,7 @@ mod tests {
                 Step::Empty => observed.written = false,
                 Step::Attach => observed.device = Some(Geometry::Right),
                 Step::Format => (observed.formatted, observed.written) = (true, true),
-                Step::Mount => observed.mounted = true,
+                Step::Show => observed.staged = true,
                 Step::Done => break,
             }
             steps += 1;
@@ -409,12 +381,12 @@ mod tests {
     #[test]
     fn a_formatted_image_is_never_emptied_or_formatted() {
         for device in [None, Some(Geometry::Right), Some(Geometry::Wrong)] {
-            for (written, mounted) in [(false, false), (false, true), (true, false), (true, true)] {
+            for (written, staged) in [(false, false), (false, true), (true, false), (true, true)] {
                 let step = next(Observed {
                     device,
                     formatted: true,
                     written,
-                    mounted,
+                    staged,
                 });
                 assert!(!matches!(step, Step::Empty | Step::Format), "{step:?}");
             }

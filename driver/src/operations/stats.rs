@@ -1,5 +1,6 @@
 //! How full a volume is.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use tonic::Code;
@@ -7,9 +8,9 @@ use tonic::Code;
 use super::validate::{LookupError, look_up};
 use super::{At, Coded};
 use crate::kernel::loop_device::LoopDevice;
-use crate::kernel::mount_table::{MountTable, existing};
+use crate::kernel::mount_table::{MountTable, existing, is_node};
 use crate::kernel::{Attempt as _, Failed};
-use crate::pool::Pool;
+use crate::pool::{Pool, VolumeRecord};
 use crate::volume::VolumeId;
 
 /// Why there are no figures.
@@ -52,17 +53,24 @@ pub struct Usage {
 pub struct Stats {
     /// Its bytes.
     pub bytes: Usage,
-    /// Its inodes.
-    pub inodes: Usage,
+    /// Its inodes; `None` for a block device.
+    pub inodes: Option<Usage>,
 }
 
 /// Reads how full the volume is that is staged or published at `path`. Needs no lock, for it
 /// changes nothing.
 pub fn stats(pool: &Pool, id: &VolumeId, path: &Path) -> Result<Stats, StatsError> {
-    look_up(pool, id)?;
+    let record = look_up(pool, id)?;
     let not_there = || StatsError::NotThere(path.to_owned());
     let resolved = existing(path)?.ok_or_else(not_there)?;
     let device = pool.device(id)?.ok_or_else(not_there)?;
+    if record.file_system.is_none() {
+        return if is_node(&resolved, device.number()) {
+            block_stats(pool, id, &record)
+        } else {
+            Err(not_there())
+        };
+    }
     match At::look(
         &MountTable::read()?,
         &resolved,
@@ -80,10 +88,28 @@ pub fn stats(pool: &Pool, id: &VolumeId, path: &Path) -> Result<Stats, StatsErro
             used: bytes(space.f_blocks.saturating_sub(space.f_bfree)),
             available: bytes(space.f_bavail),
         },
-        inodes: Usage {
+        inodes: Some(Usage {
             total: space.f_files,
             used: space.f_files.saturating_sub(space.f_ffree),
             available: space.f_favail,
+        }),
+    })
+}
+
+/// All of a block device is its user's; what of it is in use only its user knows. What its image
+/// takes in the pool is the best that can be said.
+fn block_stats(pool: &Pool, id: &VolumeId, record: &VolumeRecord) -> Result<Stats, StatsError> {
+    let image = pool.layout.image(id);
+    let metadata = image
+        .symlink_metadata()
+        .attempt(|| format!("look at {}", image.display()))?;
+    let used = (metadata.blocks() * 512).min(record.size_bytes);
+    Ok(Stats {
+        bytes: Usage {
+            total: record.size_bytes,
+            used,
+            available: record.size_bytes - used,
         },
+        inodes: None,
     })
 }

@@ -8,8 +8,8 @@ use super::{At, Coded};
 use crate::failpoint;
 use crate::kernel::loop_device::{DetachError, LoopDevice};
 use crate::kernel::mount_table::{MountTable, existing};
-use crate::kernel::{Failed, files, mounting};
-use crate::pool::{Busy, Pool, RecordError};
+use crate::kernel::{Failed, mounting};
+use crate::pool::{Busy, Pool, RecordError, StagingRecord};
 use crate::volume::VolumeId;
 
 /// Why a volume is still staged.
@@ -102,7 +102,7 @@ pub fn unstage(pool: &Pool, id: &VolumeId, path: &Path) -> Result<(), UnstageErr
             }
             (Step::Detach, Some(device)) => {
                 failpoint::around("unstage.detach", || device.detach())?;
-                files::remove(&pool.layout.staging(id))?;
+                pool.layout.forget::<StagingRecord>(id)?;
             }
             (Step::Detach, None) | (Step::Done, _) => return Ok(()),
         }
@@ -128,11 +128,14 @@ fn observe(
             });
         }
     };
-    let other = number.and_then(|number| table.of(number).find(|mount| mount.point != path));
-    let staged = pool.layout.load_staging(id)?;
+    let other = device.and_then(|device| {
+        let mut shown = table.showing(device.path(), device.number());
+        shown.find(|mount| mount.point != path).cloned()
+    });
+    let staged: Option<StagingRecord> = pool.layout.load(id)?;
     Ok(Observed {
         mounted,
-        other: other.map(|mount| mount.point.clone()),
+        other: other.map(|mount| mount.point),
         attached: device.is_some(),
         staged_elsewhere: staged.is_some_and(|staged| staged.path != path),
     })

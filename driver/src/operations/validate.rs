@@ -10,7 +10,7 @@ use crate::volume::VolumeId;
 #[derive(Debug, thiserror::Error)]
 pub enum LookupError {
     /// There is none.
-    #[error("there is no volume {0} here")]
+    #[error("there is no {0} here")]
     NotFound(String),
     /// Its record cannot be read.
     #[error(transparent)]
@@ -21,7 +21,7 @@ impl Coded for LookupError {
     fn code(&self) -> Code {
         match self {
             Self::NotFound(_) => Code::NotFound,
-            Self::Record(_) => Code::Internal,
+            Self::Record(error) => error.code(),
         }
     }
 }

@@ -14,10 +14,10 @@ use rustix::mount::MountAttrFlags;
 
 use crate::bytes::{Bytes, MIB};
 use crate::kernel::loop_device::{self, AttachError, DetachError};
-use crate::kernel::mkfs::{self, MkfsError};
 use crate::kernel::mount_table::MountTable;
 use crate::kernel::mounting::{self, MountError, MountOptions};
 use crate::kernel::superblock::{self, Superblock};
+use crate::kernel::tools::{self, ToolError};
 use crate::kernel::{Attempt as _, DeviceNumber, Failed, files, reflink};
 
 /// The label by which a pool on a device is known again. XFS takes 12 characters.
@@ -97,7 +97,7 @@ pub enum BackingError {
         /// The device.
         device: PathBuf,
         /// What mkfs found.
-        reason: MkfsError,
+        reason: ToolError,
     },
     /// Another process has the pool.
     #[error("another process is using the pool at {}; end it first", .0.display())]
@@ -115,7 +115,7 @@ pub enum BackingError {
     Failed(#[from] Failed),
     /// No file system could be made.
     #[error(transparent)]
-    Mkfs(#[from] MkfsError),
+    Tool(#[from] ToolError),
     /// No loop device for the file.
     #[error(transparent)]
     Attach(#[from] AttachError),
@@ -139,7 +139,7 @@ impl BackingError {
             Self::InUse(_)
             | Self::Obstructed { .. }
             | Self::Failed(_)
-            | Self::Mkfs(_)
+            | Self::Tool(_)
             | Self::Attach(_)
             | Self::Detach(_)
             | Self::Mount(_) => false,
@@ -262,7 +262,7 @@ fn make_file(file: &Path, size: u64, sparse: bool) -> Result<(), BackingError> {
         files::remove(&temporary)?;
         return Err(error);
     }
-    mkfs::xfs_pool(&temporary, LABEL)?;
+    tools::make_xfs_pool(&temporary, LABEL)?;
     new.sync_all().attempt(attempt)?;
     std::fs::rename(&temporary, file).attempt(attempt)?;
     Ok(files::sync_directory(
@@ -299,15 +299,15 @@ fn on_device(directory: &Path, device: &Path) -> Result<PathBuf, BackingError> {
         _ => return Err(BackingError::NoDevice(device.to_owned())),
     };
     match superblock::read(device)? {
-        Superblock::Xfs { label } if label == LABEL => {}
-        Superblock::Xfs { .. } | Superblock::Ext4 | Superblock::Unknown => {
+        Superblock::Xfs { label, .. } if label == LABEL => {}
+        Superblock::Xfs { .. } | Superblock::Ext4 { .. } | Superblock::Unknown => {
             // mkfs.xfs looks for every signature that blkid knows, and refuses if it finds one.
-            mkfs::xfs_pool(device, LABEL).map_err(|error| match error {
-                MkfsError::Failed { .. } => BackingError::Occupied {
+            tools::make_xfs_pool(device, LABEL).map_err(|error| match error {
+                ToolError::Failed { .. } => BackingError::Occupied {
                     device: device.to_owned(),
                     reason: error,
                 },
-                MkfsError::Missing(_) | MkfsError::Start { .. } => error.into(),
+                ToolError::Missing(_) | ToolError::Start { .. } => error.into(),
             })?;
         }
     }

@@ -8,24 +8,70 @@ use serde::{Deserialize, Serialize};
 
 use super::Layout;
 use crate::kernel::{Failed, files};
-use crate::volume::{FileSystem, VolumeId};
+use crate::volume::{
+    Attributes, FileSystem, GroupId, MkfsOptions, Provisioning, SnapshotId, VolumeId,
+};
 
 /// The format that this program writes, and the only one so far.
 const FORMAT: u32 = 1;
+
+/// Something that is written down about an object with an id.
+pub trait Record: Serialize + DeserializeOwned {
+    /// What the object is known by.
+    type Id;
+
+    /// Where it is written down.
+    fn path(layout: &Layout, id: &Self::Id) -> PathBuf;
+}
 
 /// What is known of a volume: `volume.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeRecord {
     /// The CSI name by which it was created.
     pub name: String,
-    /// Its size in bytes.
+    /// Its size in bytes. The image may be larger while an expansion is under way, never smaller.
     pub size_bytes: u64,
-    /// Its file system.
-    pub file_system: FileSystem,
+    /// Its file system; `None` for a raw block device.
+    pub file_system: Option<FileSystem>,
     /// Whether the file system was made. It is made once, before the first mount ever, and this
     /// is set in between: so an image that is formatted is never formatted again, and one that is
     /// not holds nothing but the leavings of an interrupted mkfs.
     pub formatted: bool,
+    /// How its blocks are laid out.
+    #[serde(default)]
+    pub provisioning: Provisioning,
+    /// Options for the one mkfs.
+    #[serde(default)]
+    pub mkfs_options: MkfsOptions,
+    /// What it was made from; `None` for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// What may be changed while it is in use.
+    #[serde(default)]
+    pub attributes: Attributes,
+}
+
+impl VolumeRecord {
+    /// What users find in it, in words.
+    pub fn content_name(&self) -> &'static str {
+        self.file_system
+            .map_or("a raw block device", FileSystem::name)
+    }
+
+    /// Whether it has all its blocks from the beginning.
+    pub fn is_thick(&self) -> bool {
+        self.provisioning == Provisioning::Thick
+    }
+}
+
+/// What a volume was made from. It need not exist any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// A snapshot.
+    Snapshot(SnapshotId),
+    /// Another volume.
+    Volume(VolumeId),
 }
 
 /// How a volume was staged last: `staging.json`, written before the mount. Whether it is staged
@@ -36,6 +82,116 @@ pub struct StagingRecord {
     pub path: PathBuf,
     /// The mount options, as they came.
     pub mount_flags: Vec<String>,
+    /// Whether it may be published at several targets.
+    #[serde(default)]
+    pub shared: bool,
+    /// Whether nobody may write.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// How a volume is attached: `attachment.json`, where `--attach` keeps book of that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachmentRecord {
+    /// The node.
+    pub node: String,
+    /// Whether for reading only.
+    pub read_only: bool,
+    /// Whether it may be published at several targets.
+    pub shared: bool,
+    /// The mount options, as they came.
+    pub mount_flags: Vec<String>,
+}
+
+/// What is known of a snapshot: `snapshot.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    /// The CSI name by which it was created; that of its group, if it has one.
+    pub name: String,
+    /// The volume that it shows. It need not exist any more.
+    pub volume: VolumeId,
+    /// The volume's size in bytes.
+    pub size_bytes: u64,
+    /// The volume's file system; `None` for a raw block device.
+    pub file_system: Option<FileSystem>,
+    /// Whether the file system was made by then.
+    pub formatted: bool,
+    /// The volume's options for mkfs, in case it was not.
+    #[serde(default)]
+    pub mkfs_options: MkfsOptions,
+    /// When it was taken, in nanoseconds since 1970.
+    pub taken_nanoseconds: u64,
+    /// The group that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupId>,
+}
+
+/// What is known of a group of snapshots: `group.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    /// The CSI name by which it was created.
+    pub name: String,
+    /// Its snapshots, each with the volume that it shows.
+    pub members: Vec<Member>,
+    /// When it was taken, in nanoseconds since 1970.
+    pub taken_nanoseconds: u64,
+}
+
+/// A snapshot in a group.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Member {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+}
+
+/// What is about to be frozen, written before it is: `intent.json`. Found at start, the volumes
+/// are thawed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The volumes.
+    pub volumes: Vec<VolumeId>,
+}
+
+impl Record for VolumeRecord {
+    type Id = VolumeId;
+
+    fn path(layout: &Layout, id: &VolumeId) -> PathBuf {
+        layout.record(id)
+    }
+}
+
+impl Record for StagingRecord {
+    type Id = VolumeId;
+
+    fn path(layout: &Layout, id: &VolumeId) -> PathBuf {
+        layout.staging(id)
+    }
+}
+
+impl Record for AttachmentRecord {
+    type Id = VolumeId;
+
+    fn path(layout: &Layout, id: &VolumeId) -> PathBuf {
+        layout.attachment(id)
+    }
+}
+
+impl Record for SnapshotRecord {
+    type Id = SnapshotId;
+
+    fn path(layout: &Layout, id: &SnapshotId) -> PathBuf {
+        layout.snapshot_record(id)
+    }
+}
+
+impl Record for GroupRecord {
+    type Id = GroupId;
+
+    fn path(layout: &Layout, id: &GroupId) -> PathBuf {
+        layout.group_record(id)
+    }
 }
 
 /// A record as it lies on disk.
@@ -79,24 +235,31 @@ pub enum RecordError {
 }
 
 impl Layout {
-    /// Reads a volume's record; `None` when there is no such volume.
-    pub fn load(&self, id: &VolumeId) -> Result<Option<VolumeRecord>, RecordError> {
-        read(&self.record(id))
+    /// Reads what is written down of an object; `None` when nothing is.
+    pub fn load<R: Record>(&self, id: &R::Id) -> Result<Option<R>, RecordError> {
+        read(&R::path(self, id))
     }
 
-    /// Writes a volume's record, durably.
-    pub fn store(&self, id: &VolumeId, record: &VolumeRecord) -> Result<(), RecordError> {
-        write(&self.record(id), record)
+    /// Writes it down, durably.
+    pub fn store<R: Record>(&self, id: &R::Id, record: &R) -> Result<(), RecordError> {
+        write(&R::path(self, id), record)
     }
 
-    /// Reads how a volume was staged last; `None` if never, or not since it was unstaged.
-    pub fn load_staging(&self, id: &VolumeId) -> Result<Option<StagingRecord>, RecordError> {
-        read(&self.staging(id))
+    /// Forgets it. Durable only after the directory is synced.
+    pub fn forget<R: Record>(&self, id: &R::Id) -> Result<(), Failed> {
+        files::remove(&R::path(self, id))
+    }
+}
+
+impl Intent {
+    /// Reads the intent at a path; `None` when there is none.
+    pub fn read(path: &Path) -> Result<Option<Self>, RecordError> {
+        read(path)
     }
 
-    /// Writes how a volume is about to be staged.
-    pub fn store_staging(&self, id: &VolumeId, record: &StagingRecord) -> Result<(), RecordError> {
-        write(&self.staging(id), record)
+    /// Writes it at a path, durably.
+    pub fn write(&self, path: &Path) -> Result<(), RecordError> {
+        write(path, self)
     }
 }
 
@@ -143,17 +306,35 @@ mod tests {
     fn records_come_back_as_they_were_stored() {
         let directory = tempfile::tempdir().unwrap();
         let layout = Layout::new(directory.path().to_owned());
-        let id = VolumeId::of("pvc-1", &NodeName::parse("node").unwrap());
+        let node = NodeName::parse("node").unwrap();
+        let id = VolumeId::of("pvc-1", &node);
         std::fs::create_dir_all(layout.folder(&id)).unwrap();
-        assert_eq!(layout.load(&id).unwrap(), None);
+        assert_eq!(layout.load::<VolumeRecord>(&id).unwrap(), None);
         let record = VolumeRecord {
             name: "pvc-1".into(),
             size_bytes: 1 << 30,
-            file_system: FileSystem::Xfs,
+            file_system: Some(FileSystem::Xfs),
             formatted: false,
+            provisioning: Provisioning::Thick,
+            mkfs_options: MkfsOptions::parse("-i size=512").unwrap(),
+            source: Some(Source::Snapshot(SnapshotId::of("snapshot-1", &node))),
+            attributes: Attributes::default(),
         };
         layout.store(&id, &record).unwrap();
         assert_eq!(layout.load(&id).unwrap(), Some(record));
+        layout.forget::<VolumeRecord>(&id).unwrap();
+        assert_eq!(layout.load::<VolumeRecord>(&id).unwrap(), None);
+    }
+
+    #[test]
+    fn a_record_of_the_first_release_is_still_read() {
+        let old = br#"{"format":1,"name":"pvc-1","size_bytes":1073741824,"file_system":"ext4","formatted":true}"#;
+        let record: VolumeRecord = parse(Path::new("volume.json"), old).unwrap();
+        assert_eq!(record.file_system, Some(FileSystem::Ext4));
+        assert_eq!(
+            (record.source, record.provisioning),
+            (None, Provisioning::Thin)
+        );
     }
 
     #[test]

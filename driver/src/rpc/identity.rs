@@ -35,6 +35,9 @@ impl Identity for Services {
             let services = [
                 ServiceType::ControllerService,
                 ServiceType::VolumeAccessibilityConstraints,
+                ServiceType::SnapshotAccessibilityConstraints,
+                ServiceType::GroupControllerService,
+                ServiceType::SnapshotMetadataService,
             ];
             let capabilities = services.map(|service| PluginCapability {
                 r#type: Some(Type::Service(Service {

@@ -15,7 +15,7 @@ use csi::v1::{
 };
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Services, request};
+use super::{Services, request, signed};
 use crate::operations::publish::{Publication, publish};
 use crate::operations::stage::stage;
 use crate::operations::stats::{Usage, stats};
@@ -47,7 +47,7 @@ impl Node for Services {
         let request = request.into_inner();
         self.answer("NodeUnstageVolume", &request.volume_id, async {
             let path = request::path("staging_target_path", &request.staging_target_path)?;
-            if let Some(id) = request::former_volume(&request.volume_id)? {
+            if let Some(id) = request::former_id("volume_id", &request.volume_id)? {
                 self.run(move |pool| unstage(pool, &id, &path)).await?;
             }
             Ok(NodeUnstageVolumeResponse {})
@@ -90,7 +90,7 @@ impl Node for Services {
         let request = request.into_inner();
         self.answer("NodeUnpublishVolume", &request.volume_id, async {
             let target = request::path("target_path", &request.target_path)?;
-            if let Some(id) = request::former_volume(&request.volume_id)? {
+            if let Some(id) = request::former_id("volume_id", &request.volume_id)? {
                 self.run(move |pool| unpublish(pool, &id, &target)).await?;
             }
             Ok(NodeUnpublishVolumeResponse {})
@@ -110,10 +110,9 @@ impl Node for Services {
             let id = request::volume(&request.volume_id)?;
             let path = PathBuf::from(&request.volume_path);
             let stats = self.run(move |pool| stats(pool, &id, &path)).await?;
-            let usage = vec![
-                usage(Unit::Bytes, stats.bytes),
-                usage(Unit::Inodes, stats.inodes),
-            ];
+            let inodes = stats.inodes.map(|inodes| usage(Unit::Inodes, inodes));
+            let usage = [usage(Unit::Bytes, stats.bytes)];
+            let usage = usage.into_iter().chain(inodes).collect();
             Ok(NodeGetVolumeStatsResponse { usage })
         })
         .await
@@ -124,7 +123,11 @@ impl Node for Services {
         _: Request<NodeGetCapabilitiesRequest>,
     ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
         self.answer("NodeGetCapabilities", "", async {
-            let rpcs = [RpcType::StageUnstageVolume, RpcType::GetVolumeStats];
+            let rpcs = [
+                RpcType::StageUnstageVolume,
+                RpcType::GetVolumeStats,
+                RpcType::SingleNodeMultiWriter,
+            ];
             let capabilities = rpcs.map(|rpc| NodeServiceCapability {
                 r#type: Some(Type::Rpc(Rpc { r#type: rpc.into() })),
             });
@@ -151,7 +154,6 @@ impl Node for Services {
 }
 
 fn usage(unit: Unit, usage: Usage) -> VolumeUsage {
-    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     VolumeUsage {
         unit: unit.into(),
         total: signed(usage.total),

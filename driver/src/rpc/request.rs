@@ -8,8 +8,9 @@ use tonic::Status;
 
 use crate::operations::Coded;
 use crate::operations::create::CreateError;
+use crate::operations::list::Page;
 use crate::operations::validate::LookupError;
-use crate::volume::{Capability, SizeRange, VolumeId};
+use crate::volume::{Capability, Id, Kind, SizeRange, VolumeId};
 
 /// The longest text of most fields, in bytes, by the CSI specification.
 const LONGEST: usize = 128;
@@ -35,24 +36,47 @@ pub(super) fn text<'a>(field: &str, value: &'a str) -> Result<&'a str, Status> {
     }
 }
 
-/// The id of a volume that must exist: one that this driver never gives is NOT_FOUND.
-pub(super) fn volume(value: &str) -> Result<VolumeId, Status> {
-    if value.is_empty() {
-        return Err(invalid("volume_id is missing"));
-    }
-    VolumeId::parse(value).ok_or_else(|| {
-        let error = LookupError::NotFound(format!("{value:?}"));
-        Status::new(error.code(), error.to_string())
+/// The id of something that must exist: one that this driver never gives is NOT_FOUND.
+pub(super) fn id<K: Kind>(field: &str, value: &str) -> Result<Id<K>, Status> {
+    former_id(field, value)?.ok_or_else(|| {
+        let value: String = value.chars().take(LONGEST).collect();
+        status(&LookupError::NotFound(format!("{value:?}")))
     })
 }
 
-/// The id of a volume that need not exist any more.
-pub(super) fn former_volume(value: &str) -> Result<Option<VolumeId>, Status> {
+/// The id of something that need not exist any more.
+pub(super) fn former_id<K: Kind>(field: &str, value: &str) -> Result<Option<Id<K>>, Status> {
     if value.is_empty() {
-        Err(invalid("volume_id is missing"))
+        Err(invalid(format!("{field} is missing")))
     } else {
-        Ok(VolumeId::parse(value))
+        Ok(Id::parse(value))
     }
+}
+
+/// The id of a volume that must exist.
+pub(super) fn volume(value: &str) -> Result<VolumeId, Status> {
+    id("volume_id", value)
+}
+
+/// The part of a list that is wanted. A token that no page had is ABORTED, by the specification.
+pub(super) fn page<K: Kind>(max_entries: i32, starting_token: &str) -> Result<Page<K>, Status> {
+    let most = usize::try_from(max_entries)
+        .map_err(|_| invalid("max_entries is negative; use 0 for all"))?;
+    let after = match starting_token {
+        "" => None,
+        token => Some(Id::parse(token).ok_or_else(|| {
+            Status::aborted("starting_token is none of this driver's; begin without one")
+        })?),
+    };
+    Ok(Page {
+        after,
+        most: (most > 0).then_some(most),
+    })
+}
+
+/// An error as gRPC has it.
+pub(super) fn status(error: &impl Coded) -> Status {
+    Status::new(error.code(), error.to_string())
 }
 
 /// A path that must be there, absolute and plain.
@@ -96,7 +120,7 @@ pub(super) fn size(range: Option<&CapacityRange>) -> Result<SizeRange, Status> {
         return Ok(SizeRange::default());
     };
     SizeRange::parse(range.required_bytes, range.limit_bytes)
-        .map_err(|error| Status::new(CreateError::Size(error.clone()).code(), error.to_string()))
+        .map_err(|error| status(&CreateError::Size(error)))
 }
 
 #[cfg(test)]
@@ -104,6 +128,7 @@ mod tests {
     use tonic::Code;
 
     use super::*;
+    use crate::volume::OfVolume;
 
     #[test]
     fn paths_are_absolute_and_plain() {
@@ -141,7 +166,8 @@ mod tests {
     fn ids_that_were_never_given_belong_to_no_volume() {
         assert_eq!(volume("").unwrap_err().code(), Code::InvalidArgument);
         assert_eq!(volume("../../etc").unwrap_err().code(), Code::NotFound);
-        assert_eq!(former_volume("").unwrap_err().code(), Code::InvalidArgument);
-        assert_eq!(former_volume("../../etc").unwrap(), None);
+        let former = |value| former_id::<OfVolume>("volume_id", value);
+        assert_eq!(former("").unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(former("../../etc").unwrap(), None);
     }
 }

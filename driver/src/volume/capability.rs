@@ -1,42 +1,53 @@
 //! How a volume is to be used, from CSI's `VolumeCapability`.
 
 use csi::v1::VolumeCapability;
-use csi::v1::volume_capability::AccessType;
 use csi::v1::volume_capability::access_mode::Mode;
+use csi::v1::volume_capability::{AccessType, MountVolume};
 use rustix::mount::MountAttrFlags;
 
-use super::FileSystem;
+use super::{Content, FileSystem};
 use crate::kernel::mounting::{MountOptions, OptionError};
 
-/// A use that this driver offers: a mounted file system, on this one node.
+/// A use that this driver offers: on this one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capability {
-    /// The file system; `None` leaves it to what the volume has, or to the default.
-    pub file_system: Option<FileSystem>,
-    /// The mount options, parsed.
-    pub options: MountOptions,
-    /// The mount options as they came, to tell later whether others are asked for.
-    pub flags: Vec<String>,
+    /// What users see of the volume.
+    pub access: Access,
+    /// Whether the volume may be shown at several targets at once.
+    pub shared: bool,
     /// Whether nobody may write.
     pub read_only: bool,
+}
+
+/// What users see of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// The device itself.
+    Block,
+    /// A mounted file system.
+    Mount {
+        /// Which; `None` leaves it to what the volume has, or to the default.
+        file_system: Option<FileSystem>,
+        /// The mount options, parsed.
+        options: MountOptions,
+        /// The mount options as they came, to tell later whether others are asked for.
+        flags: Vec<String>,
+    },
 }
 
 /// Why a use is not offered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CapabilityError {
     /// Neither block nor mount.
-    #[error("the volume capability has no access type; set mount")]
+    #[error("the volume capability has no access type; set block or mount")]
     NoAccessType,
-    /// Raw block.
-    #[error("raw block volumes are not offered; use volumeMode: Filesystem")]
-    Block,
     /// A file system that is not offered.
     #[error("the file system {0:?} is not offered; use ext4 or xfs")]
     FileSystem(String),
     /// No access mode, or one of a later CSI version.
     #[error("the volume capability has no access mode that this driver knows ({0})")]
     UnknownMode(i32),
-    /// A mode for several nodes, or one that is not announced.
+    /// A mode for several nodes.
     #[error("the access mode {0} is not offered: a volume lives on one node; use ReadWriteOnce")]
     Mode(&'static str),
     /// Needs VOLUME_MOUNT_GROUP, which is not announced.
@@ -47,65 +58,128 @@ pub enum CapabilityError {
     Option(#[from] OptionError),
 }
 
+/// Why no volume can be used in all the ways that are asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommonError {
+    /// Two file systems.
+    #[error("a volume has one file system; {first} and {second} were asked for", first = .0.name(), second = .1.name())]
+    TwoFileSystems(FileSystem, FileSystem),
+    /// Block and mount.
+    #[error("a volume is a block device or has a file system; both were asked for")]
+    BlockAndMount,
+}
+
 impl Capability {
     /// Reads a capability.
     pub fn parse(capability: &VolumeCapability) -> Result<Self, CapabilityError> {
-        let mount = match &capability.access_type {
+        let access = match &capability.access_type {
             None => return Err(CapabilityError::NoAccessType),
-            Some(AccessType::Block(_)) => return Err(CapabilityError::Block),
-            Some(AccessType::Mount(mount)) => mount,
+            Some(AccessType::Block(_)) => Access::Block,
+            Some(AccessType::Mount(mount)) => Access::parse(mount)?,
         };
-        let file_system = match mount.fs_type.as_str() {
-            "" => None,
-            "ext4" => Some(FileSystem::Ext4),
-            "xfs" => Some(FileSystem::Xfs),
-            other => return Err(CapabilityError::FileSystem(other.to_owned())),
-        };
-        if !mount.volume_mount_group.is_empty() {
-            return Err(CapabilityError::MountGroup);
-        }
         let mode = capability
             .access_mode
             .map(|mode| mode.mode)
             .unwrap_or_default();
-        let options = MountOptions::parse(&mount.mount_flags)?;
-        let read_only = is_read_only(mode)?
-            || options
-                .attributes
-                .contains(MountAttrFlags::MOUNT_ATTR_RDONLY);
+        let (shared, reader) = sharing(mode)?;
+        let read_only = reader || access.is_read_only();
         Ok(Self {
-            file_system,
-            options,
-            flags: mount.mount_flags.clone(),
+            access,
+            shared,
             read_only,
         })
     }
 
-    /// The file system of a new volume that is to be used in all these ways.
-    pub fn common_file_system(all: &[Self]) -> Result<FileSystem, (FileSystem, FileSystem)> {
-        let mut named = all.iter().filter_map(|capability| capability.file_system);
-        let first = named.next().unwrap_or(FileSystem::Ext4);
-        named
-            .find(|other| *other != first)
-            .map_or(Ok(first), |other| Err((first, other)))
+    /// What a new volume has to have for all these uses. `default` is the file system that the
+    /// StorageClass names, if it does.
+    pub fn common(all: &[Self], default: Option<FileSystem>) -> Result<Content, CommonError> {
+        let blocks = all
+            .iter()
+            .filter(|capability| capability.access == Access::Block);
+        match blocks.count() {
+            0 => {}
+            // A class with fsType may serve block volumes too; nothing is mounted there.
+            count if count == all.len() => return Ok(Content::Block),
+            _ => return Err(CommonError::BlockAndMount),
+        }
+        let mut named = all
+            .iter()
+            .filter_map(|capability| match capability.access {
+                Access::Mount { file_system, .. } => file_system,
+                Access::Block => None,
+            })
+            .chain(default);
+        let Some(first) = named.next() else {
+            return Ok(Content::Mount(None));
+        };
+        match named.find(|other| *other != first) {
+            Some(other) => Err(CommonError::TwoFileSystems(first, other)),
+            None => Ok(Content::Mount(Some(first))),
+        }
     }
 
-    /// Whether a volume with this file system can be used so.
-    pub fn suits(&self, file_system: FileSystem) -> bool {
-        self.file_system.is_none_or(|wanted| wanted == file_system)
+    /// Whether a volume with this file system, or with none, can be used so.
+    pub fn suits(&self, found: Option<FileSystem>) -> bool {
+        match (&self.access, found) {
+            (Access::Block, None) => true,
+            (Access::Mount { file_system, .. }, Some(found)) => {
+                file_system.is_none_or(|wanted| wanted == found)
+            }
+            (Access::Block, Some(_)) | (Access::Mount { .. }, None) => false,
+        }
+    }
+
+    /// The mount options as they came; none for a block device.
+    pub fn flags(&self) -> &[String] {
+        match &self.access {
+            Access::Block => &[],
+            Access::Mount { flags, .. } => flags,
+        }
     }
 }
 
-fn is_read_only(mode: i32) -> Result<bool, CapabilityError> {
+impl Access {
+    fn parse(mount: &MountVolume) -> Result<Self, CapabilityError> {
+        let file_system = match mount.fs_type.as_str() {
+            "" => None,
+            name => Some(
+                FileSystem::named(name)
+                    .ok_or_else(|| CapabilityError::FileSystem(name.to_owned()))?,
+            ),
+        };
+        if !mount.volume_mount_group.is_empty() {
+            return Err(CapabilityError::MountGroup);
+        }
+        Ok(Self::Mount {
+            file_system,
+            options: MountOptions::parse(&mount.mount_flags)?,
+            flags: mount.mount_flags.clone(),
+        })
+    }
+
+    fn is_read_only(&self) -> bool {
+        match self {
+            Self::Block => false,
+            Self::Mount { options, .. } => options
+                .attributes
+                .contains(MountAttrFlags::MOUNT_ATTR_RDONLY),
+        }
+    }
+}
+
+/// Whether a mode lets several targets show the volume, and whether it is for reading only.
+///
+/// Kubelet asks for `SINGLE_NODE_MULTI_WRITER` for ReadWriteOnce, and for
+/// `SINGLE_NODE_SINGLE_WRITER` for ReadWriteOncePod, from a driver that announces the former.
+fn sharing(mode: i32) -> Result<(bool, bool), CapabilityError> {
     match Mode::try_from(mode) {
-        Ok(Mode::SingleNodeWriter) => Ok(false),
-        Ok(Mode::SingleNodeReaderOnly) => Ok(true),
+        Ok(Mode::SingleNodeWriter | Mode::SingleNodeSingleWriter) => Ok((false, false)),
+        Ok(Mode::SingleNodeMultiWriter) => Ok((true, false)),
+        Ok(Mode::SingleNodeReaderOnly) => Ok((false, true)),
         Ok(
             mode @ (Mode::MultiNodeReaderOnly
             | Mode::MultiNodeSingleWriter
-            | Mode::MultiNodeMultiWriter
-            | Mode::SingleNodeSingleWriter
-            | Mode::SingleNodeMultiWriter),
+            | Mode::MultiNodeMultiWriter),
         ) => Err(CapabilityError::Mode(mode.as_str_name())),
         Ok(Mode::Unknown) | Err(_) => Err(CapabilityError::UnknownMode(mode)),
     }
@@ -113,7 +187,7 @@ fn is_read_only(mode: i32) -> Result<bool, CapabilityError> {
 
 #[cfg(test)]
 mod tests {
-    use csi::v1::volume_capability::{AccessMode, BlockVolume, MountVolume};
+    use csi::v1::volume_capability::{AccessMode, BlockVolume};
 
     use super::*;
 
@@ -124,22 +198,35 @@ mod tests {
             mount_flags,
             ..Default::default()
         };
+        with(AccessType::Mount(mount), mode)
+    }
+
+    fn with(access: AccessType, mode: Mode) -> VolumeCapability {
         VolumeCapability {
             access_mode: Some(AccessMode { mode: mode.into() }),
-            access_type: Some(AccessType::Mount(mount)),
+            access_type: Some(access),
         }
     }
 
     #[test]
-    fn file_systems_on_one_node_are_offered() {
+    fn file_systems_and_devices_on_one_node_are_offered() {
         let writer = Capability::parse(&mount("", Mode::SingleNodeWriter, &["noatime"])).unwrap();
-        assert!(!writer.read_only);
-        assert_eq!(writer.flags, ["noatime"]);
-        assert!(writer.suits(FileSystem::Ext4) && writer.suits(FileSystem::Xfs));
+        assert!(!writer.read_only && !writer.shared);
+        assert_eq!(writer.flags(), ["noatime"]);
+        assert!(writer.suits(Some(FileSystem::Ext4)) && writer.suits(Some(FileSystem::Xfs)));
+        assert!(!writer.suits(None));
         let xfs = Capability::parse(&mount("xfs", Mode::SingleNodeReaderOnly, &[])).unwrap();
-        assert!(xfs.read_only && xfs.suits(FileSystem::Xfs) && !xfs.suits(FileSystem::Ext4));
-        let option = Capability::parse(&mount("xfs", Mode::SingleNodeWriter, &["ro"])).unwrap();
-        assert!(option.read_only);
+        assert!(xfs.read_only && xfs.suits(Some(FileSystem::Xfs)));
+        assert!(!xfs.suits(Some(FileSystem::Ext4)));
+        let option =
+            Capability::parse(&mount("xfs", Mode::SingleNodeMultiWriter, &["ro"])).unwrap();
+        assert!(option.read_only && option.shared);
+        let block = with(
+            AccessType::Block(BlockVolume {}),
+            Mode::SingleNodeSingleWriter,
+        );
+        let block = Capability::parse(&block).unwrap();
+        assert!(block.suits(None) && !block.suits(Some(FileSystem::Ext4)) && !block.shared);
     }
 
     #[test]
@@ -149,8 +236,6 @@ mod tests {
             Mode::MultiNodeReaderOnly,
             Mode::MultiNodeSingleWriter,
             Mode::MultiNodeMultiWriter,
-            Mode::SingleNodeSingleWriter,
-            Mode::SingleNodeMultiWriter,
         ] {
             let error = parse(mount("", mode, &[]));
             assert_eq!(error, CapabilityError::Mode(mode.as_str_name()));
@@ -161,28 +246,36 @@ mod tests {
         );
         let btrfs = parse(mount("btrfs", Mode::SingleNodeWriter, &[]));
         assert_eq!(btrfs, CapabilityError::FileSystem("btrfs".into()));
-        let mut block = mount("", Mode::SingleNodeWriter, &[]);
-        block.access_type = Some(AccessType::Block(BlockVolume {}));
-        assert_eq!(parse(block.clone()), CapabilityError::Block);
-        block.access_type = None;
-        assert_eq!(parse(block), CapabilityError::NoAccessType);
+        let mut nothing = mount("", Mode::SingleNodeWriter, &[]);
+        nothing.access_type = None;
+        assert_eq!(parse(nothing), CapabilityError::NoAccessType);
         let option = parse(mount("", Mode::SingleNodeWriter, &["bind"]));
         assert!(matches!(option, CapabilityError::Option(_)));
     }
 
     #[test]
-    fn all_uses_of_a_volume_share_one_file_system() {
-        let of = |names: &[&str]| {
-            let parsed = names
-                .iter()
-                .map(|name| Capability::parse(&mount(name, Mode::SingleNodeWriter, &[])).unwrap());
-            Capability::common_file_system(&parsed.collect::<Vec<_>>())
+    fn all_uses_of_a_volume_have_one_thing_in_common() {
+        let of = |names: &[&str], default| {
+            let parsed = names.iter().map(|name| match *name {
+                "block" => with(AccessType::Block(BlockVolume {}), Mode::SingleNodeWriter),
+                name => mount(name, Mode::SingleNodeWriter, &[]),
+            });
+            let parsed = parsed.map(|capability| Capability::parse(&capability).unwrap());
+            Capability::common(&parsed.collect::<Vec<_>>(), default)
         };
-        assert_eq!(of(&[""]), Ok(FileSystem::Ext4));
-        assert_eq!(of(&["", "xfs"]), Ok(FileSystem::Xfs));
+        let xfs = Content::Mount(Some(FileSystem::Xfs));
+        assert_eq!(of(&[""], None), Ok(Content::Mount(None)));
+        assert_eq!(of(&[""], Some(FileSystem::Xfs)), Ok(xfs));
+        assert_eq!(of(&["", "xfs"], None), Ok(xfs));
+        assert_eq!(of(&["block"], Some(FileSystem::Xfs)), Ok(Content::Block));
         assert_eq!(
-            of(&["xfs", "ext4"]),
-            Err((FileSystem::Xfs, FileSystem::Ext4))
+            of(&["xfs", "ext4"], None),
+            Err(CommonError::TwoFileSystems(
+                FileSystem::Xfs,
+                FileSystem::Ext4
+            ))
         );
+        assert!(of(&["ext4"], Some(FileSystem::Xfs)).is_err());
+        assert_eq!(of(&["block", ""], None), Err(CommonError::BlockAndMount));
     }
 }

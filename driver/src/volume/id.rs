@@ -1,11 +1,10 @@
-//! Names: of volumes, and of the node they live on.
+//! Names: of volumes, snapshots and groups of them, and of the node they live on.
 
 use std::fmt;
+use std::marker::PhantomData;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-
-/// What every volume's id begins with, so that it is told from ids of other things.
-const PREFIX: &str = "vol-";
 
 /// Bytes of the digest that an id carries, twice as many in hexadecimal digits.
 const DIGEST: usize = 16;
@@ -51,47 +50,113 @@ fn is_label_value(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(byte))
 }
 
-/// A volume's id: `vol-`, the beginning of a digest of its CSI name, a dot, its node.
-///
-/// It follows from the name, so a repeated CreateVolume meets the same volume after any crash;
-/// it names the node, so a call can be routed to it; and it is fit for a directory's name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VolumeId(String);
+/// What an id is the id of. Kinds differ by prefix, so that no id is taken for another's.
+pub trait Kind: Clone + Ord + fmt::Debug + std::hash::Hash {
+    /// What every id of this kind begins with.
+    const PREFIX: &'static str;
+}
 
-impl VolumeId {
-    /// The id of the volume with this CSI name on this node.
+/// Volumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OfVolume {}
+
+/// Snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OfSnapshot {}
+
+/// Groups of snapshots that were taken at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OfGroup {}
+
+impl Kind for OfVolume {
+    const PREFIX: &'static str = "vol-";
+}
+
+impl Kind for OfSnapshot {
+    const PREFIX: &'static str = "snap-";
+}
+
+impl Kind for OfGroup {
+    const PREFIX: &'static str = "group-";
+}
+
+/// An id: a prefix, the beginning of a digest of the CSI name, a dot, the node.
+///
+/// It follows from the name, so a repeated call meets the same object after any crash; it names
+/// the node, so a call can be routed to it; and it is fit for a directory's name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Id<K: Kind> {
+    text: String,
+    kind: PhantomData<K>,
+}
+
+/// A volume's id.
+pub type VolumeId = Id<OfVolume>;
+
+/// A snapshot's id.
+pub type SnapshotId = Id<OfSnapshot>;
+
+/// A group's id.
+pub type GroupId = Id<OfGroup>;
+
+impl<K: Kind> Id<K> {
+    /// The id of the object with this CSI name on this node.
     pub fn of(name: &str, node: &NodeName) -> Self {
-        let digest = Sha256::digest(name.as_bytes());
-        Self(format!(
-            "{PREFIX}{}.{}",
-            hex::encode(&digest[..DIGEST]),
-            node.as_str()
-        ))
+        let digest = hex::encode(&Sha256::digest(name.as_bytes())[..DIGEST]);
+        Self::from_text(format!("{}{digest}.{}", K::PREFIX, node.as_str()))
     }
 
-    /// Reads an id; `None` for a text that [`Self::of`] never makes, so that no volume has it.
+    /// Reads an id; `None` for a text that [`Self::of`] never makes, so that nothing has it.
     pub fn parse(text: &str) -> Option<Self> {
-        let (digest, node) = text.strip_prefix(PREFIX)?.split_once('.')?;
+        let (digest, node) = text.strip_prefix(K::PREFIX)?.split_once('.')?;
         let is_digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
         (digest.len() == 2 * DIGEST && digest.as_bytes().iter().all(is_digit))
             .then(|| is_label_value(node))?
-            .then(|| Self(text.to_owned()))
+            .then(|| Self::from_text(text.to_owned()))
+    }
+
+    fn from_text(text: String) -> Self {
+        let kind = PhantomData;
+        Self { text, kind }
     }
 
     /// The node that it names.
     pub fn node(&self) -> &str {
-        self.0.split_once('.').map_or("", |(_, node)| node)
+        self.text.split_once('.').map_or("", |(_, node)| node)
     }
 
     /// As text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
-impl fmt::Display for VolumeId {
+impl SnapshotId {
+    /// The id of the snapshot of `volume` in `group`. No CSI name has a line break, so no other
+    /// snapshot has this id.
+    pub fn in_group(group: &GroupId, volume: &VolumeId, node: &NodeName) -> Self {
+        Self::of(&format!("{group}\n{volume}"), node)
+    }
+}
+
+impl<K: Kind> fmt::Display for Id<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
+    }
+}
+
+impl<K: Kind> TryFrom<String> for Id<K> {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| format!("{text:?} is no id with {:?}", K::PREFIX))
+    }
+}
+
+impl<K: Kind> From<Id<K>> for String {
+    fn from(id: Id<K>) -> Self {
+        id.text
     }
 }
 
@@ -110,6 +175,12 @@ mod tests {
         assert_eq!(id.node(), "node-1.example");
         assert_eq!(VolumeId::parse(id.as_str()), Some(id.clone()));
         assert_ne!(VolumeId::of("pvc-2", &node), id);
+        assert_eq!(SnapshotId::parse(id.as_str()), None);
+        assert!(
+            SnapshotId::of("pvc-1", &node)
+                .as_str()
+                .starts_with("snap-f2868e1a")
+        );
         let longest = NodeName::parse(&"n".repeat(63)).unwrap();
         assert!(VolumeId::of(&"x".repeat(128), &longest).as_str().len() <= 128);
     }

@@ -3,7 +3,7 @@
 use crate::bytes::{Bytes, GIB, MIB};
 
 /// The size of a volume for which none was asked, in bytes.
-const DEFAULT: u64 = GIB;
+pub const DEFAULT: u64 = GIB;
 
 /// Sizes are rounded up to this where the limit lets them, in bytes.
 pub const UNIT: u64 = MIB;
@@ -36,15 +36,16 @@ pub enum SizeError {
     },
     /// No size that can be made is within the limit.
     #[error(
-        "no size fits the limit of {limit} bytes: the file system needs at least {}, sizes are \
-         multiples of 4096 bytes, and {required} were required", Bytes(*.minimum)
+        "no size fits the limit of {limit} bytes: at least {} are needed, by the file system, by \
+         what the volume is made from, or by what it has already; sizes are multiples of 4096 bytes, and {required} were \
+         required", Bytes(*.minimum)
     )]
     Limit {
         /// The least.
         required: u64,
         /// The most.
         limit: u64,
-        /// The file system's minimum.
+        /// What the file system or the source needs, or what the volume has.
         minimum: u64,
     },
     /// Rounded up it would not fit 63 bits.
@@ -63,12 +64,13 @@ impl SizeRange {
         }
     }
 
-    /// The size of a new volume whose file system needs at least `minimum` bytes.
-    pub fn choose(self, minimum: u64) -> Result<u64, SizeError> {
+    /// The size of a new volume that needs at least `minimum` bytes, for its file system or for
+    /// what it is made from; where none is asked for it gets `default`.
+    pub fn choose(self, minimum: u64, default: u64) -> Result<u64, SizeError> {
         let wanted = match (self.required, self.limit) {
-            (0, None) => DEFAULT,
+            (0, None) => default,
             // Only a limit: what would be made without one, or as much as is allowed.
-            (0, Some(limit)) => DEFAULT.min(limit - limit % BLOCK),
+            (0, Some(limit)) => default.min(limit - limit % BLOCK),
             (required, _) => required,
         };
         let least = wanted.max(minimum);
@@ -88,6 +90,24 @@ impl SizeRange {
         })
     }
 
+    /// The size that a volume of `present` bytes comes to have: its own where that will do, else
+    /// what is asked for, to the block. Nothing ever shrinks.
+    pub fn grow(self, present: u64) -> Result<u64, SizeError> {
+        if self.admits(present) {
+            return Ok(present);
+        }
+        let limit = self.limit.unwrap_or(u64::MAX >> 1);
+        let grown = self.required.max(present).checked_next_multiple_of(BLOCK);
+        grown.filter(|size| *size <= limit).ok_or(match self.limit {
+            Some(limit) => SizeError::Limit {
+                required: self.required,
+                limit,
+                minimum: present,
+            },
+            None => SizeError::Huge(self.required),
+        })
+    }
+
     /// Whether a volume of this size is what was asked for.
     pub fn admits(self, size: u64) -> bool {
         size >= self.required && self.limit.is_none_or(|limit| size <= limit)
@@ -101,7 +121,9 @@ mod tests {
     const MINIMUM: u64 = 16 * MIB;
 
     fn choose(required: i64, limit: i64) -> Result<u64, SizeError> {
-        SizeRange::parse(required, limit).unwrap().choose(MINIMUM)
+        SizeRange::parse(required, limit)
+            .unwrap()
+            .choose(MINIMUM, DEFAULT)
     }
 
     #[test]
@@ -141,6 +163,29 @@ mod tests {
             limit: 1,
         };
         assert_eq!(SizeRange::parse(2, 1), Err(contradiction));
+    }
+
+    #[test]
+    fn volumes_grow_to_what_is_asked_for_and_never_shrink() {
+        let grow = |required, limit| SizeRange::parse(required, limit).unwrap().grow(20 * MIB);
+        let mib = i64::try_from(MIB).unwrap();
+        for (required, limit, size) in [
+            (0, 0, 20 * MIB),
+            (1, 0, 20 * MIB),
+            (20 * mib, 20 * mib, 20 * MIB),
+            (0, 30 * mib, 20 * MIB),
+            (30 * mib, 0, 30 * MIB),
+            (20 * mib + 4096, 0, 20 * MIB + 4096),
+            (20 * mib + 1, 0, 20 * MIB + 4096),
+            (20 * mib + 1, 20 * mib + 4096, 20 * MIB + 4096),
+        ] {
+            assert_eq!(grow(required, limit), Ok(size), "{required} to {limit}");
+        }
+        for (required, limit) in [(0, 20 * mib - 1), (20 * mib + 1, 20 * mib + 4095)] {
+            let error = grow(required, limit).unwrap_err();
+            assert!(matches!(error, SizeError::Limit { .. }), "{error}");
+        }
+        assert!(matches!(grow(i64::MAX, 0), Err(SizeError::Huge(_))));
     }
 
     #[test]

@@ -100,9 +100,9 @@ async fn what_cannot_be_created_is_refused_in_words() {
             "volume_capabilities",
         ),
         (
-            used_as(vec![block]),
+            used_as(vec![block, capability("")]),
             Code::InvalidArgument,
-            "volumeMode: Filesystem",
+            "both were asked for",
         ),
         (used_as(vec![many]), Code::InvalidArgument, "ReadWriteOnce"),
         (
@@ -129,7 +129,7 @@ async fn what_cannot_be_created_is_refused_in_words() {
                 ..request()
             },
             Code::InvalidArgument,
-            "mutable",
+            "readAheadKiB",
         ),
         (
             CreateVolumeRequest {
@@ -138,8 +138,8 @@ async fn what_cannot_be_created_is_refused_in_words() {
                 }),
                 ..request()
             },
-            Code::InvalidArgument,
-            "not offered",
+            Code::NotFound,
+            "there is no \"snapshot\"",
         ),
         (range(-1, 0), Code::InvalidArgument, "negative"),
         (range(2, 1), Code::InvalidArgument, "limits them"),

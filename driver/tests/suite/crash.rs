@@ -91,6 +91,31 @@ async fn finish(driver: &mut Driver, name: &str, staging: &str) {
     driver.delete(&id).await.unwrap();
 }
 
+/// The steps of a volume's life, and of its snapshots and clones.
+#[cfg(feature = "failpoints")]
+const STEPS: [&str; 20] = [
+    "create.image",
+    "create.record",
+    "stage.attach",
+    "stage.format",
+    "stage.record",
+    "stage.grow",
+    "stage.mount",
+    "copy.freeze",
+    "copy.clone",
+    "copy.thaw",
+    "snapshot.record",
+    "publish.bind",
+    "unpublish.unmount",
+    "unpublish.remove",
+    "unstage.unmount",
+    "unstage.detach",
+    "snapshot.forget",
+    "snapshot.clear",
+    "delete.record",
+    "delete.image",
+];
+
 /// A volume's whole life for each place, with one crash there; what was under way is repeated.
 #[cfg(feature = "failpoints")]
 #[tokio::test]
@@ -98,41 +123,20 @@ async fn a_crash_at_every_step_is_made_good_by_repetition() {
     let bench = Bench::new();
     std::fs::create_dir(bench.path("failpoints")).unwrap();
     let mut driver = bench.start().await;
-    let places = driver::failpoint::STEPS
+    let places = STEPS
         .iter()
         .flat_map(|step| ["before", "after"].map(|place| format!("{step}.{place}")));
     for place in places {
         let folder = bench.path("failpoints");
         std::fs::write(folder.join(format!("{place}.abort")), b"").unwrap();
-        let (staging, target) = (bench.staging("a"), bench.target("a"));
+        let mut life = Life::new(&bench, &place);
         let mut crashes = 0;
-        let mut step = 0;
-        let mut id = String::new();
-        while step < 6 {
-            let result = match step {
-                0 => driver
-                    .create("pvc", "ext4", 32)
-                    .await
-                    .map(|volume| id = volume.volume_id),
-                1 => driver.stage(&id, "ext4", &staging).await,
-                2 => driver.publish(&id, &staging, &target, false).await,
-                3 => driver.unpublish(&id, &target).await,
-                4 => driver.unstage(&id, &staging).await,
-                _ => driver.delete(&id).await,
-            };
-            match result {
-                Ok(()) => {
-                    if step == 2 {
-                        let file = Path::new(&target).join("file");
-                        std::fs::write(file, place.as_bytes()).unwrap();
-                    }
-                    step += 1;
-                }
-                Err(status) => {
-                    assert!(driver.has_aborted(), "{place}: {status}");
-                    crashes += 1;
-                    driver = bench.start().await;
-                }
+        while !life.is_over() {
+            if let Err(status) = life.step(&mut driver).await {
+                assert!(driver.has_aborted(), "{place}: {status}");
+                crashes += 1;
+                driver = bench.start().await;
+                life.is_thawed();
             }
         }
         assert_eq!(crashes, 1, "{place} was reached");
@@ -141,11 +145,91 @@ async fn a_crash_at_every_step_is_made_good_by_repetition() {
             "{place} was reached"
         );
         assert!(bench.volumes().is_empty(), "{place}: {:?}", bench.volumes());
+        assert!(
+            bench.snapshots().is_empty(),
+            "{place}: {:?}",
+            bench.snapshots()
+        );
         assert_eq!(bench.loops().len(), 1, "{place}: {:?}", bench.loops());
         assert_eq!(bench.mounts().len(), 1, "{place}: {:?}", bench.mounts());
         assert!(
-            !Path::new(&target).exists(),
+            !Path::new(&life.target).exists(),
             "{place}: the target is still there"
         );
+    }
+}
+
+/// What happens to a volume from its creation to its deletion.
+#[cfg(feature = "failpoints")]
+struct Life<'a> {
+    words: &'a str,
+    step: usize,
+    staging: String,
+    target: String,
+    restored_at: String,
+    id: String,
+    snapshot: String,
+    restored: String,
+}
+
+#[cfg(feature = "failpoints")]
+impl<'a> Life<'a> {
+    fn new(bench: &Bench, words: &'a str) -> Self {
+        Self {
+            words,
+            step: 0,
+            staging: bench.staging("a"),
+            target: bench.target("a"),
+            restored_at: bench.staging("restored"),
+            id: String::new(),
+            snapshot: String::new(),
+            restored: String::new(),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.step == 12
+    }
+
+    /// Whatever a crash left frozen would make this wait for ever.
+    fn is_thawed(&self) {
+        if self.step > 2 && Path::new(&self.staging).join("file").exists() {
+            std::fs::write(Path::new(&self.staging).join("thawed"), b"yes").unwrap();
+        }
+    }
+
+    async fn step(&mut self, driver: &mut Driver) -> Result<(), Status> {
+        match self.step {
+            0 => self.id = driver.create("pvc", "ext4", 32).await?.volume_id,
+            1 => driver.stage(&self.id, "ext4", &self.staging).await?,
+            2 => {
+                driver
+                    .publish(&self.id, &self.staging, &self.target, false)
+                    .await?;
+                std::fs::write(Path::new(&self.target).join("file"), self.words).unwrap();
+            }
+            3 => self.snapshot = driver.snapshot("snapshot", &self.id).await?.snapshot_id,
+            4 => {
+                let copy = driver.copy("restored", &self.snapshot, "ext4", 64).await?;
+                self.restored = copy.volume_id;
+            }
+            5 => {
+                driver
+                    .stage(&self.restored, "ext4", &self.restored_at)
+                    .await?;
+                let found = std::fs::read(Path::new(&self.restored_at).join("file")).unwrap();
+                assert_eq!(found, self.words.as_bytes());
+                let space = rustix::fs::statvfs(&*self.restored_at).unwrap();
+                assert!(space.f_blocks * space.f_frsize > 40 << 20, "it grew");
+            }
+            6 => driver.unstage(&self.restored, &self.restored_at).await?,
+            7 => driver.delete(&self.restored).await?,
+            8 => driver.delete_snapshot(&self.snapshot).await?,
+            9 => driver.unpublish(&self.id, &self.target).await?,
+            10 => driver.unstage(&self.id, &self.staging).await?,
+            _ => driver.delete(&self.id).await?,
+        }
+        self.step += 1;
+        Ok(())
     }
 }

@@ -66,7 +66,7 @@ async fn a_file_system_that_is_gone_is_not_made_again() {
 
     let status = driver.stage(&id, "ext4", &path).await.unwrap_err();
     assert_eq!(status.code(), Code::DataLoss, "{status}");
-    assert!(status.message().contains("should hold ext4"), "{status}");
+    assert!(status.message().contains("no usable ext4"), "{status}");
     assert!(
         std::fs::read(&image).unwrap() == before,
         "the image was left as it is"

@@ -6,9 +6,8 @@ use std::path::Path;
 use csi::v1::volume_capability::access_mode::Mode;
 use csi::v1::volume_usage::Unit;
 use csi::v1::{
-    ControllerGetCapabilitiesRequest, CreateVolumeRequest, GetPluginCapabilitiesRequest,
-    GetPluginInfoRequest, NodeGetCapabilitiesRequest, NodeGetInfoRequest,
-    NodeGetVolumeStatsRequest, NodeStageVolumeRequest,
+    CreateVolumeRequest, GetPluginInfoRequest, NodeGetInfoRequest, NodeGetVolumeStatsRequest,
+    NodeStageVolumeRequest,
 };
 
 use crate::support::{Bench, MIB, capability, capability_with};
@@ -188,7 +187,7 @@ async fn mount_options_reach_the_file_system() {
 }
 
 #[tokio::test]
-async fn the_driver_says_what_it_is_and_offers_nothing_more() {
+async fn the_driver_says_what_it_is_and_where() {
     let bench = Bench::new();
     let mut driver = bench.start().await;
     let info = driver
@@ -199,24 +198,6 @@ async fn the_driver_says_what_it_is_and_offers_nothing_more() {
         .into_inner();
     assert_eq!(info.name, "fastcopy.csi.example.com");
     assert_eq!(info.vendor_version, env!("CARGO_PKG_VERSION"));
-    let plugin = driver
-        .identity
-        .get_plugin_capabilities(GetPluginCapabilitiesRequest {})
-        .await;
-    assert_eq!(plugin.unwrap().into_inner().capabilities.len(), 2);
-    let request = ControllerGetCapabilitiesRequest {};
-    let controller = driver
-        .controller
-        .controller_get_capabilities(request)
-        .await
-        .unwrap();
-    assert_eq!(controller.into_inner().capabilities.len(), 2);
-    let node = driver
-        .node
-        .node_get_capabilities(NodeGetCapabilitiesRequest {})
-        .await
-        .unwrap();
-    assert_eq!(node.into_inner().capabilities.len(), 2);
     let info = driver
         .node
         .node_get_info(NodeGetInfoRequest {})
@@ -226,11 +207,6 @@ async fn the_driver_says_what_it_is_and_offers_nothing_more() {
     assert_eq!(info.node_id, "node-1");
     let segments = info.accessible_topology.unwrap().segments;
     assert_eq!(segments["topology.fastcopy.csi.example.com/node"], "node-1");
-    let unwritten = driver
-        .controller
-        .list_volumes(csi::v1::ListVolumesRequest::default())
-        .await;
-    assert_eq!(unwritten.unwrap_err().code(), tonic::Code::Unimplemented);
 }
 
 #[tokio::test]

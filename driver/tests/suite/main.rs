@@ -3,7 +3,9 @@
 // A panic is how a test fails, and it prints the log; a table of cases is one thing, however long.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::too_many_lines)]
 
+mod block;
 mod codes;
+mod copies;
 mod crash;
 mod damage;
 mod lifecycle;

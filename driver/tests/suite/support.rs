@@ -10,11 +10,13 @@ use csi::v1::controller_client::ControllerClient;
 use csi::v1::identity_client::IdentityClient;
 use csi::v1::node_client::NodeClient;
 use csi::v1::volume_capability::access_mode::Mode;
-use csi::v1::volume_capability::{AccessMode, AccessType, MountVolume};
+use csi::v1::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
+use csi::v1::volume_content_source::{SnapshotSource, Type as SourceType, VolumeSource};
 use csi::v1::{
-    CapacityRange, CreateVolumeRequest, DeleteVolumeRequest, GetCapacityRequest,
-    NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest,
-    NodeUnstageVolumeRequest, ProbeRequest, Volume, VolumeCapability,
+    CapacityRange, CreateSnapshotRequest, CreateVolumeRequest, DeleteSnapshotRequest,
+    DeleteVolumeRequest, GetCapacityRequest, NodePublishVolumeRequest, NodeStageVolumeRequest,
+    NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest, ProbeRequest, Snapshot, Volume,
+    VolumeCapability, VolumeContentSource,
 };
 use driver::kernel::loop_device;
 use rustix::mount::MountPropagationFlags;
@@ -74,6 +76,11 @@ impl Bench {
 
     pub fn volumes(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.path("pool/pool/volumes")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    pub fn snapshots(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.path("pool/pool/snapshots")).unwrap();
         entries.map(|entry| entry.unwrap().path()).collect()
     }
 
@@ -324,6 +331,47 @@ impl Calls {
         Ok(response.into_inner().volume.unwrap())
     }
 
+    /// A volume from a snapshot or a volume.
+    pub async fn copy(
+        &mut self,
+        name: &str,
+        from: &str,
+        fs: &str,
+        mib: i64,
+    ) -> Result<Volume, Status> {
+        let range = CapacityRange {
+            required_bytes: mib * MIB,
+            limit_bytes: 0,
+        };
+        let request = CreateVolumeRequest {
+            name: name.into(),
+            capacity_range: Some(range),
+            volume_capabilities: vec![capability(fs)],
+            volume_content_source: Some(source(from)),
+            ..Default::default()
+        };
+        let response = self.controller.create_volume(request).await?;
+        Ok(response.into_inner().volume.unwrap())
+    }
+
+    pub async fn snapshot(&mut self, name: &str, volume: &str) -> Result<Snapshot, Status> {
+        let request = CreateSnapshotRequest {
+            name: name.into(),
+            source_volume_id: volume.into(),
+            ..Default::default()
+        };
+        let response = self.controller.create_snapshot(request).await?;
+        Ok(response.into_inner().snapshot.unwrap())
+    }
+
+    pub async fn delete_snapshot(&mut self, id: &str) -> Result<(), Status> {
+        let request = DeleteSnapshotRequest {
+            snapshot_id: id.into(),
+            ..Default::default()
+        };
+        self.controller.delete_snapshot(request).await.map(drop)
+    }
+
     pub async fn delete(&mut self, id: &str) -> Result<(), Status> {
         let request = DeleteVolumeRequest {
             volume_id: id.into(),
@@ -357,11 +405,23 @@ impl Calls {
         target: &str,
         readonly: bool,
     ) -> Result<(), Status> {
+        self.publish_as(id, staging, target, readonly, capability(""))
+            .await
+    }
+
+    pub async fn publish_as(
+        &mut self,
+        id: &str,
+        staging: &str,
+        target: &str,
+        readonly: bool,
+        capability: VolumeCapability,
+    ) -> Result<(), Status> {
         let request = NodePublishVolumeRequest {
             volume_id: id.into(),
             staging_target_path: staging.into(),
             target_path: target.into(),
-            volume_capability: Some(capability("")),
+            volume_capability: Some(capability),
             readonly,
             ..Default::default()
         };
@@ -393,9 +453,9 @@ impl Drop for Driver {
     }
 }
 
-/// Read and write on one node, with this file system, or any.
+/// As kubelet asks for ReadWriteOnce, with this file system, or any; `block` for a raw device.
 pub fn capability(fs_type: &str) -> VolumeCapability {
-    capability_with(fs_type, Mode::SingleNodeWriter, &[])
+    capability_with(fs_type, Mode::SingleNodeMultiWriter, &[])
 }
 
 pub fn capability_with(fs_type: &str, mode: Mode, flags: &[&str]) -> VolumeCapability {
@@ -405,8 +465,28 @@ pub fn capability_with(fs_type: &str, mode: Mode, flags: &[&str]) -> VolumeCapab
         mount_flags,
         ..Default::default()
     };
+    let access_type = match fs_type {
+        "block" => AccessType::Block(BlockVolume {}),
+        _ => AccessType::Mount(mount),
+    };
     VolumeCapability {
         access_mode: Some(AccessMode { mode: mode.into() }),
-        access_type: Some(AccessType::Mount(mount)),
+        access_type: Some(access_type),
+    }
+}
+
+/// A volume's content to come from a snapshot or a volume, by its id.
+pub fn source(id: &str) -> VolumeContentSource {
+    let r#type = if id.starts_with("snap-") {
+        SourceType::Snapshot(SnapshotSource {
+            snapshot_id: id.into(),
+        })
+    } else {
+        SourceType::Volume(VolumeSource {
+            volume_id: id.into(),
+        })
+    };
+    VolumeContentSource {
+        r#type: Some(r#type),
     }
 }

@@ -1,0 +1,180 @@
+//! Copying images by sharing their blocks: what snapshots, clones and groups have in common.
+//!
+//! All sources are shown at one moment: mounted file systems are frozen, all of them before the
+//! first is copied, and none is thawed before the last. What that pins is booked in between, when
+//! it cannot grow any more.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tonic::Code;
+
+use super::Coded;
+use crate::failpoint;
+use crate::kernel::freezing::{self, FreezeError, Target};
+use crate::kernel::loop_device::LoopDevice;
+use crate::kernel::mount_table::MountTable;
+use crate::kernel::{Attempt as _, Failed, files, reflink};
+use crate::pool::{AdmissionError, Intent, Pool, Promise, RecordError, owned_by};
+use crate::volume::VolumeId;
+
+/// A volume, and the new image that is to show it.
+#[derive(Debug, Clone)]
+pub struct Copy {
+    /// The volume. The caller holds its lock.
+    pub source: VolumeId,
+    /// The image, whose folder exists.
+    pub image: PathBuf,
+}
+
+/// How volumes are to be copied.
+#[derive(Debug, Clone)]
+pub struct Plan<'a> {
+    /// What, and where to.
+    pub copies: &'a [Copy],
+    /// Where to write down what is frozen meanwhile.
+    pub intent: &'a Path,
+    /// Whether mounted file systems are frozen. Without, a copy is as a power cut would leave it.
+    pub freeze: bool,
+}
+
+/// What was copied.
+#[derive(Debug)]
+pub struct Copied<'a> {
+    /// What the copies pin: to be kept once they are written down.
+    pub promises: Vec<Promise<'a>>,
+    /// For how long writers waited at most.
+    pub frozen: Duration,
+}
+
+/// Why nothing was copied. What was begun is left to the caller.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The pool does not admit it.
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
+    /// A file system could not be frozen, or did not stay so.
+    #[error(transparent)]
+    Freeze(#[from] FreezeError),
+    /// The intent cannot be written.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The kernel refused a call.
+    #[error(transparent)]
+    Failed(#[from] Failed),
+}
+
+impl Coded for CopyError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Admission(error) => error.code(),
+            Self::Freeze(
+                FreezeError::Frozen(_) | FreezeError::Thawed(_) | FreezeError::Replaced(_),
+            ) => Code::Aborted,
+            Self::Freeze(FreezeError::Failed(failed)) | Self::Failed(failed) => failed.code(),
+            Self::Freeze(FreezeError::Guard { .. }) => Code::Internal,
+            Self::Record(error) => error.code(),
+        }
+    }
+}
+
+/// What has to happen to a source before it is copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Quieting {
+    /// Nothing writes to it.
+    Nothing,
+    /// A file system is mounted: it is frozen.
+    Freeze(Target),
+    /// The device is in use without a file system that could be frozen: what was written to it
+    /// is brought to the image, and the rest is as a power cut would leave it.
+    Sync(PathBuf),
+}
+
+/// Copies the images.
+pub fn copy<'a>(pool: &'a Pool, plan: &Plan<'_>) -> Result<Copied<'a>, CopyError> {
+    let estimates = owned(pool, plan.copies)?;
+    let mut promises = vec![pool.pin(estimates)?];
+    let quietings = quietings(pool, plan)?;
+    for quieting in &quietings {
+        if let Quieting::Sync(device) = quieting {
+            sync(device)?;
+        }
+    }
+    let targets: Vec<_> = quietings
+        .into_iter()
+        .filter_map(|quieting| match quieting {
+            Quieting::Freeze(target) => Some(target),
+            Quieting::Nothing | Quieting::Sync(_) => None,
+        })
+        .collect();
+    let frozen = if targets.is_empty() {
+        None
+    } else {
+        let volumes = plan.copies.iter().map(|copy| copy.source.clone()).collect();
+        Intent { volumes }.write(plan.intent)?;
+        Some(failpoint::around("copy.freeze", || {
+            freezing::freeze(&targets)
+        })?)
+    };
+    // Without a measurement of the whole pool, which would take its time.
+    let grown = owned(pool, plan.copies)?.saturating_sub(estimates);
+    if grown > 0 {
+        promises.push(pool.books.pin(grown, pool.space()?)?);
+    }
+    let images = failpoint::around("copy.clone", || {
+        plan.copies
+            .iter()
+            .map(|copy| reflink::copy(&pool.layout.image(&copy.source), &copy.image))
+            .collect::<Result<Vec<_>, Failed>>()
+    })?;
+    let frozen = match frozen {
+        Some(frozen) => failpoint::around("copy.thaw", || frozen.thaw())?,
+        None => Duration::ZERO,
+    };
+    for (copy, image) in plan.copies.iter().zip(images) {
+        let attempt = || format!("sync {}", copy.image.display());
+        image.sync_all().attempt(attempt)?;
+        if let Some(folder) = copy.image.parent() {
+            files::sync_directory(folder)?;
+        }
+    }
+    files::remove(plan.intent)?;
+    pool.freezes.observe(frozen);
+    Ok(Copied { promises, frozen })
+}
+
+/// How many bytes the sources have for themselves.
+fn owned(pool: &Pool, copies: &[Copy]) -> Result<u64, Failed> {
+    copies
+        .iter()
+        .map(|copy| owned_by(&pool.layout, &copy.source))
+        .sum()
+}
+
+fn quietings(pool: &Pool, plan: &Plan<'_>) -> Result<Vec<Quieting>, Failed> {
+    let table = MountTable::read()?;
+    let quieting = |copy: &Copy| match pool.device(&copy.source)? {
+        Some(device) => Ok(quieting(&device, &table, plan.freeze)),
+        None => Ok(Quieting::Nothing),
+    };
+    plan.copies.iter().map(quieting).collect()
+}
+
+fn quieting(device: &LoopDevice, table: &MountTable, freeze: bool) -> Quieting {
+    let path = device.path().to_owned();
+    match table.of(device.number()).next() {
+        Some(mount) if freeze => Quieting::Freeze(Target {
+            point: mount.point.clone(),
+            device: mount.device,
+        }),
+        Some(_) | None => Quieting::Sync(path),
+    }
+}
+
+fn sync(device: &Path) -> Result<(), Failed> {
+    std::fs::File::options()
+        .write(true)
+        .open(device)
+        .and_then(|device| device.sync_all())
+        .attempt(|| format!("sync {}", device.display()))
+}

@@ -1,0 +1,76 @@
+//! What the pool's file system has, and how much of it no volume has for itself.
+
+use std::io;
+
+use super::books::{AdmissionError, Promise};
+use super::{Layout, Pool};
+use crate::kernel::files::Space;
+use crate::kernel::{Attempt as _, Failed, extents, files};
+use crate::volume::VolumeId;
+
+impl Pool {
+    /// What the pool's file system has at this moment.
+    pub fn space(&self) -> Result<Space, Failed> {
+        files::space(self.layout.root())
+    }
+
+    /// The size of the largest volume that can be made now, in bytes.
+    pub fn available(&self) -> Result<u64, Failed> {
+        if self.books.is_stale() {
+            self.measure()?;
+        }
+        Ok(self.books.available(self.space()?))
+    }
+
+    /// Books a volume that is to be made, or to grow to this size.
+    pub fn promise(&self, id: &VolumeId, size: u64) -> Result<Promise<'_>, AdmissionError> {
+        self.admitted(|space| self.books.promise(id, size, space))
+    }
+
+    /// Books the blocks of a volume that are about to be shared.
+    pub fn pin(&self, bytes: u64) -> Result<Promise<'_>, AdmissionError> {
+        self.admitted(|space| self.books.pin(bytes, space))
+    }
+
+    /// What was deleted since the last measurement may have made the room that is missing.
+    fn admitted<'a>(
+        &'a self,
+        ask: impl Fn(Space) -> Result<Promise<'a>, AdmissionError>,
+    ) -> Result<Promise<'a>, AdmissionError> {
+        match ask(self.space()?) {
+            Err(AdmissionError::Full { .. }) if self.books.is_stale() => {
+                self.measure()?;
+                ask(self.space()?)
+            }
+            answer => answer,
+        }
+    }
+
+    /// Measures what is pinned: what is in use less what volumes have for themselves.
+    ///
+    /// What is in use is asked for last, so that blocks that are written meanwhile make the result
+    /// too large, never too small. The cost grows with the extents of all volumes.
+    pub(super) fn measure(&self) -> Result<(), Failed> {
+        let mark = self.books.begin_measurement();
+        let volumes = self.layout.volumes();
+        let attempt = || format!("list {}", volumes.display());
+        let mut owned = 0;
+        for entry in std::fs::read_dir(&volumes).attempt(attempt)? {
+            let name = entry.attempt(attempt)?.file_name();
+            if let Some(id) = name.to_str().and_then(VolumeId::parse) {
+                owned += owned_by(&self.layout, &id)?;
+            }
+        }
+        let used = self.space()?.used;
+        self.books.measured(mark, used.saturating_sub(owned));
+        Ok(())
+    }
+}
+
+/// How many bytes the volume has for itself; none when it is gone.
+pub fn owned_by(layout: &Layout, id: &VolumeId) -> Result<u64, Failed> {
+    match extents::owned(&layout.image(id)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        result => result,
+    }
+}
