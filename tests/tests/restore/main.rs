@@ -3,6 +3,7 @@
 
 mod memory;
 mod refusals;
+mod steering;
 mod whole;
 
 use std::process::ExitCode;
@@ -14,5 +15,6 @@ fn main() -> anyhow::Result<ExitCode> {
     whole::add(&mut suite);
     refusals::add(&mut suite);
     memory::add(&mut suite);
+    steering::add(&mut suite);
     Ok(suite.run())
 }
