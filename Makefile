@@ -38,6 +38,12 @@ bench: tools ## Tables of measurements; the same figures as JSON under target/be
 e2e-storage: tools ## Kubernetes' own end-to-end suite for external storage, every spec
 	@$(RUN) e2e-storage
 
+.PHONY: crash
+crash: ## 1,000 rounds of kill -9 and 200 power cuts, at random moments of random operations
+	CRASH_ROUNDS=$${CRASH_ROUNDS:-1000} POWER_ROUNDS=$${POWER_ROUNDS:-200} \
+	$(CARGO) test --release --package driver --features failpoints --test suite -- \
+		--nocapture --test-threads=1 model:: power::
+
 .PHONY: lint
 lint: ## Formatting and clippy, warnings refused
 	$(CARGO) fmt --all --check
