@@ -12,6 +12,9 @@ use crate::pool::{MINIMUM_POOL, Policy, PoolKind, PoolSettings};
 use crate::server::{RegistrationSettings, Settings};
 use crate::volume::{NodeName, NodeNameError};
 
+/// The driver's name where none is chosen.
+pub const DEFAULT_NAME: &str = "fastcopy.csi.example.com";
+
 /// A CSI driver for local volumes: each is an image file in a pool, a directory on a file system
 /// with reflinks (XFS or btrfs).
 ///
@@ -25,6 +28,7 @@ use crate::volume::{NodeName, NodeNameError};
     args_override_self = true,
     args_conflicts_with_subcommands = true
 )]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Arguments {
     /// Something else than to serve
     #[command(subcommand)]
@@ -43,7 +47,7 @@ pub struct Arguments {
     /// The driver's name: the provisioner of StorageClasses
     #[arg(
         long,
-        default_value = "fastcopy.csi.example.com",
+        default_value = DEFAULT_NAME,
         help_heading = "Names"
     )]
     driver_name: String,
@@ -71,6 +75,36 @@ pub struct Arguments {
     /// DIR/pool
     #[arg(long, value_name = "DEVICE", help_heading = "Pool")]
     pool_device: Option<PathBuf>,
+
+    /// Promise volumes so many times the pool's size, such as 1.5. Then volumes can find the pool
+    /// full, and fail
+    #[arg(
+        long,
+        value_name = "RATIO",
+        default_value_t = 1.0,
+        help_heading = "Pool"
+    )]
+    overcommit: f64,
+
+    /// With --overcommit, make nothing new when this much of the pool is in use, in per cent
+    /// [default: 90]
+    #[arg(long, value_name = "PERCENT", help_heading = "Pool")]
+    stop_percent: Option<u64>,
+
+    /// Let no more volumes than this be in use on the node at once. Without, it is as many as the
+    /// kernel lets be mounted
+    #[arg(long, value_name = "N", help_heading = "Volumes")]
+    max_volumes: Option<u64>,
+
+    /// Keep book of which volume is attached, for external-attacher: a volume is then staged only
+    /// while it is, and not deleted
+    #[arg(long, help_heading = "Volumes")]
+    attach: bool,
+
+    /// Announce that volumes can be expanded by the controller too. Only where one node is all
+    /// there is: with several, external-resizer asks one node's driver about all volumes
+    #[arg(long, help_heading = "Volumes")]
+    controller_expansion: bool,
 
     /// Where CSI is served
     #[arg(
@@ -135,6 +169,15 @@ pub enum Command {
         /// Mount points, each followed by its device
         words: Vec<String>,
     },
+    /// Answers a call of kubelet's FlexVolume, in JSON, through the driver that runs on the node.
+    /// FASTCOPY_ENDPOINT names its socket where that is not
+    /// /var/lib/kubelet/plugins/fastcopy.csi.example.com/csi.sock
+    #[command(name = "flexvolume")]
+    FlexVolume {
+        /// The call and its arguments, as kubelet has them
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
 }
 
 /// The form of log lines.
@@ -147,7 +190,7 @@ pub enum LogFormat {
 }
 
 /// A mistake in the settings, in one sentence.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, PartialEq, thiserror::Error)]
 pub enum ConfigurationError {
     /// No node name.
     #[error("the node's name is missing; set --node-name, or NODE_NAME from spec.nodeName")]
@@ -170,6 +213,18 @@ pub enum ConfigurationError {
     /// A flag that says nothing about this pool.
     #[error("--pool-sparse is about the file of --pool-size, which is not set")]
     SparseNothing,
+    /// An overcommitment that is none.
+    #[error("--overcommit {0} is not at least 1; write the ratio of promises to space, like 1.5")]
+    Overcommit(f64),
+    /// A watermark outside the pool.
+    #[error("--stop-percent {0} is not a part of the pool; use a number from 1 to 100")]
+    StopPercent(u64),
+    /// A watermark that nothing can reach.
+    #[error("--stop-percent matters only with --overcommit beyond 1, which is not set")]
+    StopNothing,
+    /// A node without volumes.
+    #[error("--max-volumes 0 leaves the node without volumes; use at least 1")]
+    NoVolumes,
     /// A relative path.
     #[error("{0} {path} is not an absolute path", path = .1.display())]
     Relative(&'static str, PathBuf),
@@ -202,13 +257,42 @@ impl Arguments {
                 directory,
                 kind,
                 node,
-                policy: Policy::default(),
-                attach: false,
+                policy: self.policy()?,
+                attach: self.attach,
+                max_volumes: self.max_volumes()?,
             },
+            controller_expansion: self.controller_expansion,
             endpoint: absolute("--endpoint", &endpoint)?,
             registration,
             http: (!self.no_http).then_some(self.http_address),
         })
+    }
+
+    fn policy(&self) -> Result<Policy, ConfigurationError> {
+        let overcommit = self.overcommit;
+        if !overcommit.is_finite() || overcommit < 1.0 {
+            return Err(ConfigurationError::Overcommit(overcommit));
+        }
+        let stop_percent = match self.stop_percent {
+            None => Policy::default().stop_percent,
+            Some(percent) if !(1..=100).contains(&percent) => {
+                return Err(ConfigurationError::StopPercent(percent));
+            }
+            Some(_) if overcommit <= 1.0 => return Err(ConfigurationError::StopNothing),
+            Some(percent) => percent,
+        };
+        Ok(Policy {
+            overcommit,
+            stop_percent,
+            ..Policy::default()
+        })
+    }
+
+    fn max_volumes(&self) -> Result<Option<u64>, ConfigurationError> {
+        match self.max_volumes {
+            Some(0) => Err(ConfigurationError::NoVolumes),
+            most => Ok(most),
+        }
     }
 
     fn pool_kind(&self) -> Result<PoolKind, ConfigurationError> {

@@ -7,9 +7,10 @@
 
 /// The steps, in the order in which a volume's life comes to them. Each has a place `.before` its
 /// effect and one `.after`.
-pub const STEPS: [&str; 27] = [
+pub const STEPS: [&str; 29] = [
     "create.image",
     "create.record",
+    "attach.record",
     "stage.attach",
     "stage.format",
     "stage.record",
@@ -27,6 +28,7 @@ pub const STEPS: [&str; 27] = [
     "unpublish.remove",
     "unstage.unmount",
     "unstage.detach",
+    "detach.record",
     "snapshot.forget",
     "snapshot.clear",
     "group.members",

@@ -9,6 +9,7 @@ use std::io;
 pub mod extents;
 pub mod files;
 pub mod freezing;
+pub mod limits;
 pub mod loop_device;
 pub mod mount_table;
 pub mod mounting;
@@ -62,6 +63,15 @@ pub struct DeviceNumber {
 }
 
 impl DeviceNumber {
+    /// From the form of sysfs and of the mount table: `7:3`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (major, minor) = text.trim_end().split_once(':')?;
+        Some(Self {
+            major: major.parse().ok()?,
+            minor: minor.parse().ok()?,
+        })
+    }
+
     /// From `st_dev` or `st_rdev` as the C library packs them.
     pub fn from_dev(dev: u64) -> Self {
         Self {

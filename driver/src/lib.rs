@@ -9,12 +9,14 @@
 //! - [`kernel`]: loop devices, mounts, mkfs, reflinks, durable files.
 //! - [`registration`]: how kubelet learns of the driver.
 //! - [`http`], [`health`], [`metrics`]: how people and Kubernetes watch it.
+//! - [`flexvolume`]: the same volumes for clusters that still have FlexVolume.
 //! - [`failpoint`]: where tests may have it crash.
 //! - [`bytes`]: amounts as people write them.
 
 pub mod bytes;
 pub mod cli;
 pub mod failpoint;
+pub mod flexvolume;
 pub mod health;
 pub mod http;
 pub mod kernel;

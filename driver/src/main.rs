@@ -1,11 +1,12 @@
 //! The `driver` program.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
 use driver::cli::{Arguments, Command, LogFormat};
+use driver::flexvolume;
 use driver::kernel::freezing;
 use driver::server::{self, ServerError};
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,11 +21,15 @@ const LAST_CALLS: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Command::ThawGuard { words }) = &arguments.command {
-        return match freezing::guard(words) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => refuse(&error, 1),
-        };
+    match &arguments.command {
+        Some(Command::ThawGuard { words }) => {
+            return match freezing::guard(words) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => refuse(&error, 1),
+            };
+        }
+        Some(Command::FlexVolume { words }) => return flexvolume(words),
+        None => {}
     }
     let settings = match arguments.settings() {
         Ok(settings) => settings,
@@ -46,6 +51,20 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is_configuration() => refuse(&error, CONFIGURATION),
+        Err(error) => refuse(&error, 1),
+    }
+}
+
+/// Prints the answer and nothing else: kubelet reads both outputs as one.
+fn flexvolume(words: &[String]) -> ExitCode {
+    let answer = match flexvolume::run(words) {
+        Ok(answer) => answer,
+        Err(error) => return refuse(&format!("cannot start threads: {error}"), 1),
+    };
+    let printed = answer.json().map_err(io::Error::from);
+    match printed.and_then(|json| writeln!(io::stdout(), "{json}")) {
+        Ok(()) if answer.is_success() => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
         Err(error) => refuse(&error, 1),
     }
 }

@@ -4,13 +4,17 @@
 //! repeated at any time: it looks at what is really there, decides on the next step, and does it.
 //! Every operation has an error of its own, with a table to gRPC's codes.
 
+pub mod attach;
 pub mod copying;
 pub mod create;
 pub mod delete;
 pub mod delete_group;
 pub mod delete_snapshot;
-pub mod group;
+pub mod detach;
 pub mod expand;
+pub mod group;
+pub mod health;
+pub mod limit;
 pub mod list;
 pub mod metadata;
 pub mod modify;

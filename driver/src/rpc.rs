@@ -1,7 +1,9 @@
 //! CSI's services: requests become operations of the driver, and errors become gRPC's codes.
 
+mod attachments;
 mod controller;
 mod group_controller;
+mod health;
 mod identity;
 mod node;
 mod request;
@@ -29,6 +31,8 @@ pub struct Services {
     pub name: String,
     /// The volumes.
     pub pool: Arc<Pool>,
+    /// Whether volumes grow by ControllerExpandVolume as well.
+    pub controller_expansion: bool,
     /// Whether the driver can work.
     pub health: Arc<Health>,
     /// Where calls are counted.

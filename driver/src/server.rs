@@ -38,6 +38,8 @@ pub struct Settings {
     pub name: String,
     /// The pool, and the node.
     pub pool: PoolSettings,
+    /// Whether volumes grow by ControllerExpandVolume as well as by NodeExpandVolume.
+    pub controller_expansion: bool,
     /// The driver's own socket.
     pub endpoint: PathBuf,
     /// How kubelet learns of it; `None` leaves that to node-driver-registrar.
@@ -108,6 +110,7 @@ pub async fn run(settings: Settings, end: CancellationToken) -> Result<(), Serve
     let services = Services {
         name: settings.name.clone(),
         pool: Arc::new(pool),
+        controller_expansion: settings.controller_expansion,
         health: Arc::new(Health::default()),
         metrics: Arc::new(Metrics::default()),
         calls: TaskTracker::new(),

@@ -18,6 +18,9 @@ fn the_defaults_are_what_the_manifests_rely_on() {
     assert_eq!(settings.pool.directory, PathBuf::from("/var/lib/fastcopy"));
     assert_eq!(settings.pool.kind, PoolKind::Directory);
     assert_eq!(settings.endpoint, PathBuf::from("/csi/csi.sock"));
+    assert_eq!(settings.pool.policy, Policy::default());
+    assert!(!settings.pool.attach && !settings.controller_expansion);
+    assert_eq!(settings.pool.max_volumes, None);
     assert_eq!(settings.http, Some("127.0.0.1:9808".parse().unwrap()));
     let registration = settings.registration.unwrap();
     assert_eq!(
@@ -44,6 +47,27 @@ fn each_pool_is_chosen_by_its_flag() {
 }
 
 #[test]
+fn attaching_expansion_limits_and_overcommitment_are_chosen_by_flags() {
+    let chosen = settings(&[
+        "--attach",
+        "--controller-expansion",
+        "--max-volumes=8",
+        "--overcommit=1.5",
+        "--stop-percent=80",
+    ]);
+    let chosen = chosen.unwrap();
+    assert!(chosen.pool.attach && chosen.controller_expansion);
+    assert_eq!(chosen.pool.max_volumes, Some(8));
+    let policy = Policy {
+        overcommit: 1.5,
+        stop_percent: 80,
+    };
+    assert_eq!(chosen.pool.policy, policy);
+    let watermark = settings(&["--overcommit=2"]).unwrap().pool.policy;
+    assert_eq!(watermark.stop_percent, Policy::default().stop_percent);
+}
+
+#[test]
 fn parts_can_be_turned_off() {
     let settings = settings(&["--no-registration", "--no-http"]).unwrap();
     assert!(settings.registration.is_none() && settings.http.is_none());
@@ -60,6 +84,13 @@ fn mistakes_are_told_in_one_sentence() {
         (&["--pool-sparse"], "--pool-size, which is not set"),
         (&["--pool=pool"], "--pool pool is not an absolute path"),
         (&["--pool-device=sdb"], "not an absolute path"),
+        (&["--overcommit=0.5"], "--overcommit 0.5 is not at least 1"),
+        (&["--overcommit=NaN"], "is not at least 1"),
+        (&["--overcommit=inf"], "is not at least 1"),
+        (&["--stop-percent=80"], "only with --overcommit"),
+        (&["--overcommit=2", "--stop-percent=0"], "from 1 to 100"),
+        (&["--overcommit=2", "--stop-percent=101"], "from 1 to 100"),
+        (&["--max-volumes=0"], "use at least 1"),
         (&["--driver-name=x_y"], "domain name notation"),
         (&["--driver-name=csi.v2"], "ending with a letter"),
         (&["--endpoint=tcp://127.0.0.1:1"], "not a Unix socket"),

@@ -124,11 +124,19 @@ impl Frozen {
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        if let Err(error) = self.thaw_all() {
-            tracing::error!("{error}");
+        match self.thaw_all() {
+            // All is thawed. Were the guard to try too, it could undo another program's freeze.
+            Ok(()) | Err(FreezeError::Thawed(_)) => {
+                if let Err(error) = self.guard.kill() {
+                    tracing::warn!("the guard of a freeze cannot be ended: {error}");
+                }
+            }
+            // Its pipe closes, and it tries as well.
+            Err(error) => {
+                tracing::error!("{error}");
+                drop(self.guard.stdin.take());
+            }
         }
-        // Its pipe closes, it finds nothing frozen, and ends.
-        drop(self.guard.stdin.take());
         if let Err(error) = self.guard.wait() {
             tracing::warn!("the guard of a freeze cannot be waited for: {error}");
         }

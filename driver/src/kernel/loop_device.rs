@@ -10,7 +10,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +19,9 @@ use super::{Attempt as _, DeviceNumber, Failed, raw};
 
 /// The block size of every loop device here, in bytes. Images are multiples of it.
 pub const BLOCK_SIZE: u32 = 4096;
+
+/// How many loop devices there can be: as many as there are minor numbers.
+pub const MOST: u64 = 1 << 20;
 
 /// How often another program may be quicker to take the device that the kernel called free.
 const ATTEMPTS: usize = 64;
@@ -114,6 +117,42 @@ pub fn find(file: &Path, tail: &Path) -> Result<Option<LoopDevice>, Failed> {
     Ok(None)
 }
 
+/// A loop device that is bound to some file, as sysfs shows it: unopened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// Its node: `/dev/loop7`.
+    pub path: PathBuf,
+    /// Its number.
+    pub number: DeviceNumber,
+    /// The path of its file in the kernel's view. Only a hint, as for [`backing_path`].
+    pub file: PathBuf,
+}
+
+/// All loop devices that are bound to a file.
+pub fn all() -> Result<Vec<Bound>, Failed> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir("/sys/block").attempt(|| "list /sys/block")? {
+        let name = entry.attempt(|| "list /sys/block")?.file_name();
+        let Some(name) = name.to_str().filter(|name| name.starts_with("loop")) else {
+            continue;
+        };
+        let number = std::fs::read_to_string(format!("/sys/block/{name}/dev"));
+        let number = number.ok().and_then(|text| DeviceNumber::parse(&text));
+        if let (Some(number), Some(file)) = (number, backing_path(name)) {
+            let path = Path::new("/dev").join(name);
+            all.push(Bound { path, number, file });
+        }
+    }
+    Ok(all)
+}
+
+impl Bound {
+    /// The name of the folder that its file is in.
+    pub fn folder(&self) -> Option<&str> {
+        self.file.parent()?.file_name()?.to_str()
+    }
+}
+
 /// A moment, unless the deadline has passed.
 fn wait(path: &Path, deadline: Instant) -> Result<(), DetachError> {
     if Instant::now() >= deadline {
@@ -155,7 +194,12 @@ fn inspect(path: PathBuf, backing: FileIdentity) -> Result<Option<LoopDevice>, F
     let Some(device) = open(File::options().read(true), &path).attempt(attempt)? else {
         return Ok(None);
     };
-    match raw::loop_status(&device).attempt(attempt)? {
+    let status = match raw::loop_status(&device) {
+        // Its file system is gone; that of our file has just answered.
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => None,
+        status => status.attempt(attempt)?,
+    };
+    match status {
         Some(status) if (status.device, status.inode) == (backing.device, backing.inode) => {
             let metadata = device.metadata().attempt(attempt)?;
             let number = DeviceNumber::from_dev(metadata.rdev());
@@ -256,6 +300,21 @@ impl LoopDevice {
             .map_err(io::Error::other)
             .attempt(attempt)?;
         Ok(sectors * 512)
+    }
+
+    /// Reads its first and its last block past all caches, to see whether its file still can be
+    /// read.
+    pub fn probe(&self) -> Result<(), Failed> {
+        #[repr(align(4096))]
+        struct Block([u8; BLOCK_SIZE as usize]);
+        let attempt = || format!("read {}", self.path.display());
+        let last = self.size()?.saturating_sub(u64::from(BLOCK_SIZE));
+        let mut options = File::options();
+        options.read(true).custom_flags(libc::O_DIRECT);
+        let device = options.open(&self.path).attempt(attempt)?;
+        let mut block = Block([0; BLOCK_SIZE as usize]);
+        device.read_exact_at(&mut block.0, 0).attempt(attempt)?;
+        device.read_exact_at(&mut block.0, last).attempt(attempt)
     }
 
     /// Takes the present size of its file as its own, while it is in use.

@@ -24,6 +24,11 @@ pub struct Mount {
     pub attributes: MountAttrFlags,
     /// Whether mounts beneath it show in other mount namespaces too.
     pub shared: bool,
+    /// Whether the file system itself takes no writes, whichever of its mounts they come by: so
+    /// it was mounted, or so it made itself when it met an error.
+    pub file_system_read_only: bool,
+    /// Whether the file system says that it was shut down. Not all do.
+    pub shut_down: bool,
 }
 
 /// All mounts, in the order in which they were made.
@@ -44,6 +49,16 @@ impl MountTable {
                 .filter_map(parse_line)
                 .collect(),
         )
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// What is mounted at just this path: the last, where several lie on one another.
@@ -91,15 +106,18 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let (_id, _parent, device, root, point) = (next()?, next()?, next()?, next()?, next()?);
     let options = std::str::from_utf8(next()?).ok()?;
     let optional: Vec<_> = fields.by_ref().take_while(|field| field != b"-").collect();
-    let (major, minor) = std::str::from_utf8(device).ok()?.split_once(':')?;
+    let file_system = String::from_utf8_lossy(fields.next()?).into_owned();
+    let says = |word: &[u8]| {
+        let mut options = fields.clone().skip(1).flat_map(|it| it.split(|it| *it == b','));
+        options.any(|option| option == word)
+    };
     Some(Mount {
         point: PathBuf::from(OsString::from_vec(unescape(point))),
-        device: DeviceNumber {
-            major: major.parse().ok()?,
-            minor: minor.parse().ok()?,
-        },
+        device: DeviceNumber::parse(std::str::from_utf8(device).ok()?)?,
         root: PathBuf::from(OsString::from_vec(unescape(root))),
-        file_system: String::from_utf8_lossy(fields.next()?).into_owned(),
+        file_system_read_only: says(b"ro") || says(b"emergency_ro"),
+        shut_down: says(b"shutdown"),
+        file_system,
         attributes: attributes(options),
         shared: optional.iter().any(|field| field.starts_with(b"shared:")),
     })
@@ -179,13 +197,14 @@ mod tests {
 40 22 7:3 / /var/lib/a\\040b rw,nosuid,noatime shared:5 master:2 - xfs /dev/loop3 rw,nouuid
 41 22 7:4 / /mnt rw - ext4 /dev/loop4 rw
 42 41 7:5 / /mnt ro,nodev,relatime - ext4 /dev/loop5 ro
+43 22 7:6 / /srv/a rw,relatime - ext4 /dev/loop6 rw,shutdown,emergency_ro
 rubbish
 ";
 
     #[test]
     fn lines_are_read_with_escapes_optional_fields_and_attributes() {
         let table = MountTable::parse(TABLE);
-        assert_eq!(table.0.len(), 4);
+        assert_eq!(table.0.len(), 5);
         let mount = table.at(Path::new("/var/lib/a b")).unwrap();
         assert_eq!(mount.device, DeviceNumber { major: 7, minor: 3 });
         assert_eq!(mount.file_system, "xfs");
@@ -202,6 +221,10 @@ rubbish
         let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
         assert_eq!(top.attributes, read_only);
         assert!(!top.shared);
+        assert!(top.file_system_read_only && !top.shut_down);
+        let stopped = table.at(Path::new("/srv/a")).unwrap();
+        assert!(stopped.file_system_read_only && stopped.shut_down);
+        assert!(!table.at(Path::new("/")).unwrap().file_system_read_only);
         assert_eq!(table.of(DeviceNumber { major: 7, minor: 4 }).count(), 1);
         assert_eq!(table.at(Path::new("/mnt/x")), None);
         assert_eq!(

@@ -54,13 +54,19 @@ pub fn copy(source: &Path, target: &Path) -> Result<File, Failed> {
 /// done, and nothing needed.
 pub fn write_in_place(directory: &Path) -> Result<(), Failed> {
     let attempt = || format!("turn off copy-on-write for {}", directory.display());
-    let open = File::open(directory).attempt(attempt)?;
-    let file_system = rustix::fs::fstatfs(&open).attempt(attempt)?.f_type;
-    if u64::try_from(file_system).is_ok_and(|it| it == BTRFS) {
+    if is_btrfs(directory)? {
+        let open = File::open(directory).attempt(attempt)?;
         let flags = rustix::fs::ioctl_getflags(&open).attempt(attempt)?;
         rustix::fs::ioctl_setflags(&open, flags | IFlags::NOCOW).attempt(attempt)?;
     }
     Ok(())
+}
+
+/// Whether the directory lies on btrfs.
+pub fn is_btrfs(directory: &Path) -> Result<bool, Failed> {
+    let found = rustix::fs::statfs(directory)
+        .attempt(|| format!("ask for the file system of {}", directory.display()))?;
+    Ok(u64::try_from(found.f_type).is_ok_and(|it| it == BTRFS))
 }
 
 fn is_unsupported(error: &io::Error) -> bool {

@@ -74,7 +74,10 @@ pub fn delete(pool: &Pool, id: &VolumeId) -> Result<(), DeleteError> {
     }
     // A damaged record stops here: it may be all that tells what the image was.
     pool.layout.load::<VolumeRecord>(id)?;
-    if let Some(attachment) = pool.layout.load::<AttachmentRecord>(id)? {
+    // What is left of a time with `--attach` binds nobody.
+    if pool.attach
+        && let Some(attachment) = pool.layout.load::<AttachmentRecord>(id)?
+    {
         return Err(DeleteError::Attached(attachment.node));
     }
     if let Some(device) = pool.device(id)? {

@@ -127,16 +127,27 @@ pub fn take(pool: &Pool, new: &NewGroup) -> Result<Group, GroupError> {
         } else {
             Err(GroupError::Exists {
                 name: new.name.clone(),
-                volumes: found.members.iter().map(|it| it.volume.to_string()).collect(),
+                volumes: found
+                    .members
+                    .iter()
+                    .map(|it| it.volume.to_string())
+                    .collect(),
             })
         };
     }
-    if let Some(volume) = new.volumes.iter().find(|it| it.node() != pool.node.as_str()) {
+    if let Some(volume) = new
+        .volumes
+        .iter()
+        .find(|it| it.node() != pool.node.as_str())
+    {
         return Err(GroupError::Elsewhere {
             volume: volume.clone(),
             node: volume.node().to_owned(),
             here: pool.node.as_str().to_owned(),
         });
+    }
+    if pool.layout.group_folder(&id).exists() {
+        clear_leavings(pool, &id)?;
     }
     let members = members(pool, &id, &new.volumes);
     let _locks = lock_all(pool, &members)?;
@@ -145,9 +156,7 @@ pub fn take(pool: &Pool, new: &NewGroup) -> Result<Group, GroupError> {
         .iter()
         .map(|volume| validate::look_up(pool, volume))
         .collect::<Result<_, _>>()?;
-    if pool.layout.group_folder(&id).exists() {
-        clear_leavings(pool, &id)?;
-    }
+    clear_members(pool, &members)?;
     match make(pool, &id, new, &members, &sources) {
         Ok(group) => Ok(group),
         Err(error) => {
@@ -207,12 +216,17 @@ pub(super) fn clear_leavings(pool: &Pool, id: &GroupId) -> Result<(), GroupError
 
 /// Removes a group's snapshots, then its folder. The caller holds their locks.
 pub(super) fn clear(pool: &Pool, id: &GroupId, members: &[Member]) -> Result<(), Failed> {
+    clear_members(pool, members)?;
+    pool.clear_group(id)
+}
+
+fn clear_members(pool: &Pool, members: &[Member]) -> Result<(), Failed> {
     for member in members {
         if pool.layout.snapshot_folder(&member.snapshot).exists() {
             pool.clear_snapshot(&member.snapshot)?;
         }
     }
-    pool.clear_group(id)
+    Ok(())
 }
 
 fn shows(record: &GroupRecord, volumes: &BTreeSet<VolumeId>) -> bool {

@@ -114,12 +114,13 @@ enum Shape {
 }
 
 impl Publication {
-    fn shape(&self) -> Shape {
+    /// What was staged for reading only is published so, whatever is asked for here.
+    fn shape(&self, staged: &StagingRecord) -> Shape {
         match &self.capability.access {
             Access::Block => Shape::Node,
             Access::Mount { options, .. } => {
                 let mut attributes = options.attributes;
-                if self.read_only || self.capability.read_only {
+                if self.read_only || self.capability.read_only || staged.read_only {
                     attributes.insert(MountAttrFlags::MOUNT_ATTR_RDONLY);
                 }
                 Shape::Directory(attributes)
@@ -176,7 +177,7 @@ pub fn publish(pool: &Pool, id: &VolumeId, wanted: &Publication) -> Result<(), P
     if staged.path != staging {
         return Err(not_staged());
     }
-    let shape = wanted.shape();
+    let shape = wanted.shape(&staged);
     if shape == Shape::Node && wanted.read_only && !staged.read_only {
         return Err(PublishError::WritableBlock);
     }

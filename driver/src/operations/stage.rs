@@ -197,14 +197,18 @@ pub fn stage(
             found: record.content_name(),
         });
     }
-    if pool.attach && pool.layout.load::<AttachmentRecord>(id)?.is_none() {
-        return Err(StageError::NotAttached);
-    }
+    let attachment = if pool.attach {
+        let found: Option<AttachmentRecord> = pool.layout.load(id)?;
+        let here = found.filter(|attachment| attachment.node == pool.node.as_str());
+        Some(here.ok_or(StageError::NotAttached)?)
+    } else {
+        None
+    };
     let wanted = StagingRecord {
         path: mount_table::resolved(path)?,
         mount_flags: capability.flags().to_vec(),
         shared: capability.shared,
-        read_only: capability.read_only,
+        read_only: capability.read_only || attachment.is_some_and(|it| it.read_only),
     };
     for _ in 0..MOST_STEPS {
         let device = pool.device(id)?;

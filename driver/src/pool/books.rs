@@ -18,9 +18,6 @@ use crate::kernel::Failed;
 use crate::kernel::files::Space;
 use crate::volume::{SIZE_UNIT, VolumeId};
 
-/// What the pool's own file system may need for itself, in hundredths.
-const MARGIN_PERCENT: u64 = 3;
-
 /// How far promises may go.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Policy {
@@ -29,6 +26,8 @@ pub struct Policy {
     /// Where nothing new is made any more, in hundredths of the pool that are in use. Matters
     /// only with overcommitment.
     pub stop_percent: u64,
+    /// What the pool's own file system may need for itself, in hundredths.
+    pub margin_percent: u64,
 }
 
 impl Default for Policy {
@@ -36,6 +35,7 @@ impl Default for Policy {
         Self {
             overcommit: 1.0,
             stop_percent: 90,
+            margin_percent: 3,
         }
     }
 }
@@ -237,6 +237,12 @@ impl Books {
         self.lock().totals()
     }
 
+    /// Where nothing new is made any more, in hundredths of the pool that are in use, if more is
+    /// promised than there is.
+    pub fn stop_percent(&self) -> u64 {
+        self.policy.stop_percent
+    }
+
     /// What can still be promised, in bytes: the largest new volume.
     pub fn available(&self, space: Space) -> u64 {
         let left = available(self.policy, space, self.totals());
@@ -268,7 +274,7 @@ pub struct Mark(u64);
 
 /// What can still be promised of a space, in bytes, in whole units.
 fn available(policy: Policy, space: Space, totals: Totals) -> u64 {
-    let real = space.total - space.total / 100 * MARGIN_PERCENT;
+    let real = space.total - space.total / 100 * policy.margin_percent;
     #[allow(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -373,6 +379,7 @@ mod tests {
         let policy = Policy {
             overcommit: 2.0,
             stop_percent: 80,
+            ..Policy::default()
         };
         let books = Books::new(policy);
         assert_eq!(books.available(SPACE), 194 * GIB);

@@ -4,20 +4,25 @@ use csi::v1::controller_server::Controller;
 use csi::v1::controller_service_capability::rpc::Type as RpcType;
 use csi::v1::controller_service_capability::{Rpc, Type};
 use csi::v1::{
-    ControllerGetCapabilitiesRequest, ControllerGetCapabilitiesResponse,
-    ControllerGetVolumeRequest, ControllerGetVolumeResponse, ControllerServiceCapability,
-    CreateSnapshotRequest, CreateSnapshotResponse, CreateVolumeRequest, CreateVolumeResponse,
-    DeleteSnapshotRequest, DeleteSnapshotResponse, DeleteVolumeRequest, DeleteVolumeResponse,
-    GetCapacityRequest, GetCapacityResponse, GetSnapshotRequest, GetSnapshotResponse,
-    ListSnapshotsRequest, ListSnapshotsResponse, ListVolumesRequest, ListVolumesResponse,
-    ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse,
+    ControllerExpandVolumeRequest, ControllerExpandVolumeResponse, ControllerGetCapabilitiesRequest,
+    ControllerGetCapabilitiesResponse, ControllerGetVolumeHealthRequest,
+    ControllerGetVolumeHealthResponse, ControllerGetVolumeRequest, ControllerGetVolumeResponse,
+    ControllerListVolumeHealthRequest, ControllerListVolumeHealthResponse,
+    ControllerModifyVolumeRequest, ControllerModifyVolumeResponse, ControllerPublishVolumeRequest,
+    ControllerPublishVolumeResponse, ControllerServiceCapability, ControllerUnpublishVolumeRequest,
+    ControllerUnpublishVolumeResponse, CreateSnapshotRequest, CreateSnapshotResponse,
+    CreateVolumeRequest, CreateVolumeResponse, DeleteSnapshotRequest, DeleteSnapshotResponse,
+    DeleteVolumeRequest, DeleteVolumeResponse, GetCapacityRequest, GetCapacityResponse,
+    GetSnapshotRequest, GetSnapshotResponse, ListSnapshotsRequest, ListSnapshotsResponse,
+    ListVolumesRequest, ListVolumesResponse, ValidateVolumeCapabilitiesRequest,
+    ValidateVolumeCapabilitiesResponse,
 };
 use tonic::{Request, Response, Status, async_trait};
 
 use super::Services;
 
 /// What is always offered.
-const OFFERED: [RpcType; 9] = [
+const OFFERED: &[RpcType] = &[
     RpcType::CreateDeleteVolume,
     RpcType::GetCapacity,
     RpcType::ListVolumes,
@@ -27,7 +32,21 @@ const OFFERED: [RpcType; 9] = [
     RpcType::ListSnapshots,
     RpcType::GetSnapshot,
     RpcType::CloneVolume,
+    RpcType::GetVolumeHealth,
+    RpcType::ListVolumeHealth,
+    RpcType::ModifyVolume,
 ];
+
+/// What is offered with `--attach`.
+const OFFERED_WITH_ATTACH: &[RpcType] = &[
+    RpcType::PublishUnpublishVolume,
+    RpcType::PublishReadonly,
+    RpcType::ListVolumesPublishedNodes,
+];
+
+/// What is offered with `--controller-expansion`. Without, NodeExpandVolume does all of it, on
+/// the volume's own node, wherever the resizer runs.
+const OFFERED_WITH_EXPANSION: &[RpcType] = &[RpcType::ExpandVolume];
 
 #[async_trait]
 impl Controller for Services {
@@ -48,6 +67,46 @@ impl Controller for Services {
         let request = request.into_inner();
         let id = request.volume_id.clone();
         self.answer("DeleteVolume", &id, self.delete(request)).await
+    }
+
+    async fn controller_publish_volume(
+        &self,
+        request: Request<ControllerPublishVolumeRequest>,
+    ) -> Result<Response<ControllerPublishVolumeResponse>, Status> {
+        let request = request.into_inner();
+        let id = request.volume_id.clone();
+        self.answer("ControllerPublishVolume", &id, self.attach(request))
+            .await
+    }
+
+    async fn controller_unpublish_volume(
+        &self,
+        request: Request<ControllerUnpublishVolumeRequest>,
+    ) -> Result<Response<ControllerUnpublishVolumeResponse>, Status> {
+        let request = request.into_inner();
+        let id = request.volume_id.clone();
+        self.answer("ControllerUnpublishVolume", &id, self.detach(request))
+            .await
+    }
+
+    async fn controller_expand_volume(
+        &self,
+        request: Request<ControllerExpandVolumeRequest>,
+    ) -> Result<Response<ControllerExpandVolumeResponse>, Status> {
+        let request = request.into_inner();
+        let id = request.volume_id.clone();
+        self.answer("ControllerExpandVolume", &id, self.expand(request))
+            .await
+    }
+
+    async fn controller_modify_volume(
+        &self,
+        request: Request<ControllerModifyVolumeRequest>,
+    ) -> Result<Response<ControllerModifyVolumeResponse>, Status> {
+        let request = request.into_inner();
+        let id = request.volume_id.clone();
+        self.answer("ControllerModifyVolume", &id, self.modify(request))
+            .await
     }
 
     async fn validate_volume_capabilities(
@@ -128,16 +187,44 @@ impl Controller for Services {
         .await
     }
 
+    async fn controller_get_volume_health(
+        &self,
+        request: Request<ControllerGetVolumeHealthRequest>,
+    ) -> Result<Response<ControllerGetVolumeHealthResponse>, Status> {
+        let request = request.into_inner();
+        let id = request.volume_id.clone();
+        self.answer("ControllerGetVolumeHealth", &id, self.volume_health(request))
+            .await
+    }
+
+    async fn controller_list_volume_health(
+        &self,
+        request: Request<ControllerListVolumeHealthRequest>,
+    ) -> Result<Response<ControllerListVolumeHealthResponse>, Status> {
+        self.answer(
+            "ControllerListVolumeHealth",
+            "",
+            self.page_of_health(request.into_inner()),
+        )
+        .await
+    }
+
     async fn controller_get_capabilities(
         &self,
         _: Request<ControllerGetCapabilitiesRequest>,
     ) -> Result<Response<ControllerGetCapabilitiesResponse>, Status> {
         self.answer("ControllerGetCapabilities", "", async {
-            let capabilities = OFFERED.map(|rpc| ControllerServiceCapability {
-                r#type: Some(Type::Rpc(Rpc { r#type: rpc.into() })),
+            let attach = self.pool.attach.then_some(OFFERED_WITH_ATTACH);
+            let expansion = self.controller_expansion.then_some(OFFERED_WITH_EXPANSION);
+            let offered = OFFERED.iter().chain(attach.into_iter().flatten());
+            let offered = offered.chain(expansion.into_iter().flatten());
+            let capabilities = offered.map(|rpc| ControllerServiceCapability {
+                r#type: Some(Type::Rpc(Rpc {
+                    r#type: (*rpc).into(),
+                })),
             });
             Ok(ControllerGetCapabilitiesResponse {
-                capabilities: capabilities.into(),
+                capabilities: capabilities.collect(),
             })
         })
         .await

@@ -2,7 +2,8 @@
 
 use csi::v1::identity_server::Identity;
 use csi::v1::plugin_capability::service::Type as ServiceType;
-use csi::v1::plugin_capability::{Service, Type};
+use csi::v1::plugin_capability::volume_expansion::Type as ExpansionType;
+use csi::v1::plugin_capability::{Service, Type, VolumeExpansion};
 use csi::v1::{
     GetPluginCapabilitiesRequest, GetPluginCapabilitiesResponse, GetPluginInfoRequest,
     GetPluginInfoResponse, PluginCapability, ProbeRequest, ProbeResponse,
@@ -39,13 +40,18 @@ impl Identity for Services {
                 ServiceType::GroupControllerService,
                 ServiceType::SnapshotMetadataService,
             ];
-            let capabilities = services.map(|service| PluginCapability {
-                r#type: Some(Type::Service(Service {
+            let services = services.map(|service| {
+                Type::Service(Service {
                     r#type: service.into(),
-                })),
+                })
             });
+            let expansion = Type::VolumeExpansion(VolumeExpansion {
+                r#type: ExpansionType::Online.into(),
+            });
+            let capabilities = services.into_iter().chain([expansion]);
+            let capabilities = capabilities.map(|it| PluginCapability { r#type: Some(it) });
             Ok(GetPluginCapabilitiesResponse {
-                capabilities: capabilities.into(),
+                capabilities: capabilities.collect(),
             })
         })
         .await

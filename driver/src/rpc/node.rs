@@ -7,8 +7,10 @@ use csi::v1::node_service_capability::rpc::Type as RpcType;
 use csi::v1::node_service_capability::{Rpc, Type};
 use csi::v1::volume_usage::Unit;
 use csi::v1::{
-    NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse, NodeGetInfoRequest,
-    NodeGetInfoResponse, NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse,
+    NodeExpandVolumeRequest, NodeExpandVolumeResponse, NodeGetCapabilitiesRequest,
+    NodeGetCapabilitiesResponse, NodeGetInfoRequest, NodeGetInfoResponse,
+    NodeGetStorageHealthRequest, NodeGetStorageHealthResponse, NodeGetVolumeHealthRequest,
+    NodeGetVolumeHealthResponse, NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse,
     NodePublishVolumeRequest, NodePublishVolumeResponse, NodeServiceCapability,
     NodeStageVolumeRequest, NodeStageVolumeResponse, NodeUnpublishVolumeRequest,
     NodeUnpublishVolumeResponse, NodeUnstageVolumeRequest, NodeUnstageVolumeResponse, VolumeUsage,
@@ -16,6 +18,8 @@ use csi::v1::{
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Services, request, signed};
+use crate::operations::expand::expand;
+use crate::operations::limit::most_volumes;
 use crate::operations::publish::{Publication, publish};
 use crate::operations::stage::stage;
 use crate::operations::stats::{Usage, stats};
@@ -118,6 +122,48 @@ impl Node for Services {
         .await
     }
 
+    async fn node_expand_volume(
+        &self,
+        request: Request<NodeExpandVolumeRequest>,
+    ) -> Result<Response<NodeExpandVolumeResponse>, Status> {
+        let request = request.into_inner();
+        self.answer("NodeExpandVolume", &request.volume_id, async {
+            if request.volume_path.is_empty() {
+                return Err(request::invalid("volume_path is missing"));
+            }
+            let range = request::size(request.capacity_range.as_ref())?;
+            let id = request::volume(&request.volume_id)?;
+            let staging = Some(&request.staging_target_path).filter(|path| !path.is_empty());
+            let paths = [&request.volume_path].into_iter().chain(staging);
+            let paths: Vec<_> = paths.map(PathBuf::from).collect();
+            let size = self
+                .run(move |pool| expand(pool, &id, range, Some(&paths)))
+                .await?;
+            Ok(NodeExpandVolumeResponse {
+                capacity_bytes: signed(size),
+            })
+        })
+        .await
+    }
+
+    async fn node_get_volume_health(
+        &self,
+        request: Request<NodeGetVolumeHealthRequest>,
+    ) -> Result<Response<NodeGetVolumeHealthResponse>, Status> {
+        let request = request.into_inner();
+        let id = request.volume_id.clone();
+        self.answer("NodeGetVolumeHealth", &id, self.health_here(request))
+            .await
+    }
+
+    async fn node_get_storage_health(
+        &self,
+        _: Request<NodeGetStorageHealthRequest>,
+    ) -> Result<Response<NodeGetStorageHealthResponse>, Status> {
+        self.answer("NodeGetStorageHealth", "", self.storage_health())
+            .await
+    }
+
     async fn node_get_capabilities(
         &self,
         _: Request<NodeGetCapabilitiesRequest>,
@@ -126,7 +172,10 @@ impl Node for Services {
             let rpcs = [
                 RpcType::StageUnstageVolume,
                 RpcType::GetVolumeStats,
+                RpcType::ExpandVolume,
                 RpcType::SingleNodeMultiWriter,
+                RpcType::GetVolumeHealth,
+                RpcType::GetStorageHealth,
             ];
             let capabilities = rpcs.map(|rpc| NodeServiceCapability {
                 r#type: Some(Type::Rpc(Rpc { r#type: rpc.into() })),
@@ -143,10 +192,11 @@ impl Node for Services {
         _: Request<NodeGetInfoRequest>,
     ) -> Result<Response<NodeGetInfoResponse>, Status> {
         self.answer("NodeGetInfo", "", async {
+            let most = self.run(most_volumes).await?;
             Ok(NodeGetInfoResponse {
+                max_volumes_per_node: signed(most),
                 node_id: self.pool.node.as_str().to_owned(),
                 accessible_topology: Some(self.topology()),
-                ..Default::default()
             })
         })
         .await

@@ -5,18 +5,21 @@ use csi::v1::list_volumes_response::{Entry, VolumeStatus};
 use csi::v1::validate_volume_capabilities_response::Confirmed;
 use csi::v1::volume_content_source::{SnapshotSource, Type as SourceType, VolumeSource};
 use csi::v1::{
-    ControllerGetVolumeRequest, ControllerGetVolumeResponse, CreateVolumeRequest,
-    CreateVolumeResponse, DeleteVolumeRequest, DeleteVolumeResponse, GetCapacityRequest,
-    GetCapacityResponse, ListVolumesRequest, ListVolumesResponse, TopologyRequirement,
-    ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse, Volume,
-    VolumeContentSource,
+    ControllerExpandVolumeRequest, ControllerExpandVolumeResponse, ControllerGetVolumeRequest,
+    ControllerGetVolumeResponse, ControllerModifyVolumeRequest, ControllerModifyVolumeResponse,
+    CreateVolumeRequest, CreateVolumeResponse, DeleteVolumeRequest, DeleteVolumeResponse,
+    GetCapacityRequest, GetCapacityResponse, ListVolumesRequest, ListVolumesResponse,
+    TopologyRequirement, ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse,
+    Volume, VolumeContentSource,
 };
 use tonic::Status;
 
 use super::{Services, request, signed};
 use crate::operations::create::{NewVolume, create};
 use crate::operations::delete::delete;
+use crate::operations::expand::expand;
 use crate::operations::list;
+use crate::operations::modify::modify;
 use crate::operations::validate::look_up;
 use crate::pool::{AttachmentRecord, Pool, Source, VolumeRecord};
 use crate::volume::{Attributes, Capability, VolumeId, VolumeParameters};
@@ -44,6 +47,34 @@ impl Services {
             self.run(move |pool| delete(pool, &id)).await?;
         }
         Ok(DeleteVolumeResponse {})
+    }
+
+    /// What NodeExpandVolume does as well. Where the volume is staged nothing is left to be done
+    /// for that, and where it is not, staging it does the rest.
+    pub(super) async fn expand(
+        &self,
+        request: ControllerExpandVolumeRequest,
+    ) -> Result<ControllerExpandVolumeResponse, Status> {
+        if request.capacity_range.is_none() {
+            return Err(request::invalid("capacity_range is missing"));
+        }
+        let range = request::size(request.capacity_range.as_ref())?;
+        let id = request::volume(&request.volume_id)?;
+        let size = self.run(move |pool| expand(pool, &id, range, None)).await?;
+        Ok(ControllerExpandVolumeResponse {
+            capacity_bytes: signed(size),
+            node_expansion_required: false,
+        })
+    }
+
+    pub(super) async fn modify(
+        &self,
+        request: ControllerModifyVolumeRequest,
+    ) -> Result<ControllerModifyVolumeResponse, Status> {
+        let changes = attributes(&request.mutable_parameters)?;
+        let id = request::volume(&request.volume_id)?;
+        self.run(move |pool| modify(pool, &id, changes)).await?;
+        Ok(ControllerModifyVolumeResponse {})
     }
 
     pub(super) async fn validate(
@@ -208,7 +239,7 @@ fn with_nodes(
 
 /// The node that a volume is attached to.
 fn node(pool: &Pool, id: &VolumeId) -> Option<String> {
-    let attachment: Option<AttachmentRecord> = pool.layout.load(id).ok()?;
+    let attachment: Option<AttachmentRecord> = pool.attach.then(|| pool.layout.load(id).ok())??;
     attachment.map(|attachment| attachment.node)
 }
 

@@ -18,14 +18,16 @@ const PROVISIONER: [&str; 4] = [
     "csi.storage.k8s.io/pv/name",
 ];
 
-/// What external-snapshotter adds with `--extra-create-metadata`.
-const SNAPSHOTTER: [&str; 6] = [
+/// What external-snapshotter adds with `--extra-create-metadata`, and a field of the class itself
+/// that Kubernetes' end-to-end suite writes among the parameters as well.
+const SNAPSHOTTER: [&str; 7] = [
     "csi.storage.k8s.io/volumesnapshot/name",
     "csi.storage.k8s.io/volumesnapshot/namespace",
     "csi.storage.k8s.io/volumesnapshotcontent/name",
     "csi.storage.k8s.io/volumegroupsnapshot/name",
     "csi.storage.k8s.io/volumegroupsnapshot/namespace",
     "csi.storage.k8s.io/volumegroupsnapshotcontent/name",
+    "deletionPolicy",
 ];
 
 const FILE_SYSTEM: &str = "fsType";
@@ -279,7 +281,10 @@ mod tests {
 
     #[test]
     fn snapshots_freeze_unless_told_not_to() {
-        let metadata = map(&[("csi.storage.k8s.io/volumesnapshot/name", "x")]);
+        let metadata = map(&[
+            ("csi.storage.k8s.io/volumesnapshot/name", "x"),
+            ("deletionPolicy", "Delete"),
+        ]);
         assert!(SnapshotParameters::parse(&metadata).unwrap().freeze);
         let parsed = SnapshotParameters::parse(&map(&[("freeze", "false")])).unwrap();
         assert!(!parsed.freeze);

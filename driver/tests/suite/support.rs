@@ -7,8 +7,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use csi::v1::controller_client::ControllerClient;
+use csi::v1::group_controller_client::GroupControllerClient;
 use csi::v1::identity_client::IdentityClient;
 use csi::v1::node_client::NodeClient;
+use csi::v1::snapshot_metadata_client::SnapshotMetadataClient;
 use csi::v1::volume_capability::access_mode::Mode;
 use csi::v1::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
 use csi::v1::volume_content_source::{SnapshotSource, Type as SourceType, VolumeSource};
@@ -126,7 +128,9 @@ impl Bench {
             calls: Calls {
                 identity: IdentityClient::new(channel.clone()),
                 controller: ControllerClient::new(channel.clone()),
-                node: NodeClient::new(channel),
+                node: NodeClient::new(channel.clone()),
+                groups: GroupControllerClient::new(channel.clone()),
+                metadata: SnapshotMetadataClient::new(channel),
             },
         };
         let deadline = Instant::now() + PATIENCE;
@@ -226,8 +230,18 @@ impl Loop {
 
     /// By the file's identity, and only while that holds: the number may be another test's by now.
     pub fn detach(&self) {
-        if let Ok(Some(device)) = loop_device::find(&self.file, &self.file) {
-            let _ = device.detach();
+        match self.file.symlink_metadata() {
+            // A file system that was shut down does not tell which file it is. But nobody else
+            // detaches a device that is here.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                let device = format!("/dev/{}", self.name);
+                let _ = Command::new("losetup").arg("--detach").arg(device).output();
+            }
+            _ => {
+                if let Ok(Some(device)) = loop_device::find(&self.file, &self.file) {
+                    let _ = device.detach();
+                }
+            }
         }
     }
 }
@@ -258,6 +272,8 @@ pub struct Calls {
     pub identity: IdentityClient<Channel>,
     pub controller: ControllerClient<Channel>,
     pub node: NodeClient<Channel>,
+    pub groups: GroupControllerClient<Channel>,
+    pub metadata: SnapshotMetadataClient<Channel>,
 }
 
 impl Driver {
@@ -293,6 +309,11 @@ impl Driver {
             std::thread::sleep(Duration::from_millis(5));
         }
         false
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Calls that outlive it.

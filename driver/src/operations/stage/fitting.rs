@@ -73,11 +73,7 @@ pub fn fit(
 }
 
 /// As [`fit`], if the volume is staged now. The caller holds its lock.
-pub fn fit_where_staged(
-    pool: &Pool,
-    id: &VolumeId,
-    record: &VolumeRecord,
-) -> Result<(), FitError> {
+pub fn fit_where_staged(pool: &Pool, id: &VolumeId, record: &VolumeRecord) -> Result<(), FitError> {
     let (Some(device), Some(staged)) = (pool.device(id)?, pool.layout.load::<StagingRecord>(id)?)
     else {
         return Ok(());
