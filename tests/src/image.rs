@@ -74,6 +74,16 @@ impl Image {
         Self::with_shell(name)?.entrypoint(&["/bin/sh"]).build()
     }
 
+    /// [`Image::busybox`] with the machine's own of these programs in place of busybox's.
+    pub fn busybox_with(name: &str, programs: &[&str]) -> Result<Self> {
+        let mut image = Self::with_shell(name)?;
+        for name in programs {
+            let path = program(name).with_context(|| format!("{name} is not installed"))?;
+            image = image.program_at(&path, &format!("/bin/{name}"))?;
+        }
+        image.entrypoint(&["/bin/sh"]).build()
+    }
+
     /// The program that pods of Kubernetes' end-to-end tests run, with a shell.
     pub fn agnhost(name: &str, tools: &Tools) -> Result<Self> {
         Self::with_shell(name)?

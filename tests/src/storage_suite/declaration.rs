@@ -60,7 +60,8 @@ pub(super) fn of(shape: Shape) -> Value {
     });
     if one_node {
         declaration["GroupSnapshotClass"] = json!({"FromExistingClassName": "fast-csi-storage"});
-        declaration["VolumeAttributesClass"] = json!({"FromExistingClassName": "fast-csi-storage"});
+        declaration["VolumeAttributesClass"] =
+            json!({"FromExistingClassName": "fast-csi-sequential"});
         let info = &mut declaration["DriverInfo"];
         info["VolumeModifyStressTestOptions"] = json!({"NumPods": 8});
         info["VolumeGroupSnapshotStressTestOptions"] = json!({"NumPods": 4, "NumSnapshots": 4});

@@ -20,7 +20,10 @@ pub(super) async fn load(cluster: &Cluster) -> Result<()> {
             .and_then(|last| last.split(':').next());
         let image = match program {
             // A shell is all that is asked of them.
-            Some("busybox" | "nginx" | "glibc-dns-testing") => Image::busybox(name)?,
+            Some("busybox" | "nginx") => Image::busybox(name)?,
+            // This one writes to block devices as only GNU's dd can; busybox's shell would not look
+            // for it, since it has one itself.
+            Some("glibc-dns-testing") => Image::busybox_with(name, &["dd", "sh"])?,
             Some("agnhost") => Image::agnhost(name, tools)?,
             _ => continue,
         };

@@ -16,6 +16,8 @@ pub struct LeftOut {
     /// The kinds of clusters on which they are left out, by [`Shape::name`]; all by default.
     #[serde(default)]
     pub on: Vec<String>,
+    /// Left out only where the machine's root is without this capability, by its number.
+    pub without_capability: Option<u32>,
 }
 
 impl LeftOut {
@@ -29,6 +31,19 @@ impl LeftOut {
 pub(super) fn of(shape: Shape) -> Result<Vec<LeftOut>> {
     let mut all: Vec<LeftOut> =
         serde_saphyr::from_str(include_str!("left-out.yaml")).context("left-out.yaml")?;
+    let capabilities = capabilities()?;
     all.retain(|spec| spec.on.is_empty() || spec.on.iter().any(|on| on == shape.name()));
+    all.retain(|spec| {
+        spec.without_capability
+            .is_none_or(|number| capabilities & (1 << number) == 0)
+    });
     Ok(all)
+}
+
+/// What containers here can be given: no more than this process may have.
+fn capabilities() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    let bounding = bounding.context("/proc/self/status has no CapBnd")?;
+    Ok(u64::from_str_radix(bounding.trim(), 16)?)
 }

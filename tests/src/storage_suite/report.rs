@@ -70,12 +70,17 @@ pub struct Failed {
 
 impl fmt::Display for Failed {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{}\n    {}",
-            self.name,
-            self.message.replace('\n', "\n    ")
-        )
+        // The suite likes to show whole objects; its report has all of it.
+        let mut lines = self.message.lines();
+        formatter.write_str(&self.name)?;
+        for line in lines.by_ref().take(8) {
+            write!(formatter, "\n    {line}")?;
+        }
+        let more = lines.count();
+        if more > 0 {
+            write!(formatter, "\n    and {more} more lines in report.json")?;
+        }
+        Ok(())
     }
 }
 
