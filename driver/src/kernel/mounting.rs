@@ -166,6 +166,21 @@ pub fn bind_node(node: &Path, expected: DeviceNumber, target: &Path) -> Result<(
     Ok(())
 }
 
+/// How often XFS tries again to write metadata that its device refuses.
+const XFS_RETRIES: &str = "5";
+
+/// Has the XFS that is mounted from a device shut itself down when the device goes on failing.
+///
+/// Left to itself it tries again for ever, and whoever freezes it waits as long, out of reach of
+/// any signal.
+pub fn end_retries(device: &Path) -> Result<(), Failed> {
+    let name = device.file_name().unwrap_or_default();
+    let path = Path::new("/sys/fs/xfs")
+        .join(name)
+        .join("error/metadata/EIO/max_retries");
+    std::fs::write(&path, XFS_RETRIES).attempt(|| format!("write to {}", path.display()))
+}
+
 /// Whether this process may have a mounted ext4 grow: the kernel wants `CAP_SYS_RESOURCE` for it,
 /// which privileged containers mostly have.
 pub fn can_grow_ext4() -> bool {

@@ -63,6 +63,12 @@ pub fn fit(
     let (Some(file_system), Some(point), false) = (record.file_system, point, read_only) else {
         return Ok(());
     };
+    // A volume whose pool fails must not keep snapshots of it waiting for ever.
+    if file_system == FileSystem::Xfs
+        && let Err(error) = mounting::end_retries(device.path())
+    {
+        tracing::warn!("{error}");
+    }
     if superblock::read(device.path())?.size() < record.size_bytes {
         failpoint::around("stage.grow", || grow(file_system, point, record.size_bytes))?;
     }
