@@ -64,7 +64,7 @@ fn size_at(path: &str) -> i64 {
 }
 
 fn pattern(mib: usize) -> Vec<u8> {
-    (0..mib << 20).map(|byte| (byte % 251) as u8).collect()
+    (0..=250).cycle().take(mib << 20).collect()
 }
 
 fn write(directory: &str, name: &str, bytes: &[u8]) {

@@ -99,7 +99,7 @@ async fn lives_and_goes(bench: &Bench, driver: &mut Driver) {
 
     let size = || {
         let space = rustix::fs::statvfs(&first).unwrap();
-        space.f_blocks * space.f_frsize >> 20
+        (space.f_blocks * space.f_frsize) >> 20
     };
     let before = size();
     let new = (400 * MIB).to_string();
