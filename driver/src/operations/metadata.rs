@@ -381,8 +381,8 @@ mod tests {
     }
 
     fn differences(base: &[Piece], target: &[Piece], start: u64, size: u64) -> Vec<Range> {
-        let ok = |pieces: &[Piece]| pieces.to_vec().into_iter().map(Ok);
-        Differences::new(ok(base), ok(target), start, size)
+        let (base, target) = (base.iter().copied(), target.iter().copied());
+        Differences::new(base.map(Ok), target.map(Ok), start, size)
             .collect::<io::Result<_>>()
             .unwrap()
     }

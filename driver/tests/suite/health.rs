@@ -178,7 +178,7 @@ async fn file_systems_that_stopped_are_named_until_they_are_staged_anew() {
     run("xfs_io", &["-x", "-c", "shutdown -f", &staging]);
     let words = driver.says(&id, Inaccessible, "FileSystemShutDown").await;
     assert!(words.contains(&staging), "{words}");
-    assert_eq!(driver.unhealthy(0).await, [id.clone()]);
+    assert_eq!(driver.unhealthy(0).await, [&*id]);
     driver.unstage(&id, &staging).await.unwrap();
     driver.stage(&id, "xfs", &staging).await.unwrap();
     assert_eq!(driver.health(&id).await.unwrap(), []);
