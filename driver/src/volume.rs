@@ -56,6 +56,13 @@ impl FileSystem {
     }
 }
 
+impl FileSystem {
+    /// The smallest volume with this file system, or of a raw block device, in bytes.
+    pub fn least(file_system: Option<Self>) -> u64 {
+        file_system.map_or(MINIMUM_BLOCK, Self::minimum)
+    }
+}
+
 /// What a new volume is to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
@@ -66,4 +73,4 @@ pub enum Content {
 }
 
 /// The smallest raw block device, in bytes.
-pub const MINIMUM_BLOCK: u64 = MIB;
+const MINIMUM_BLOCK: u64 = MIB;

@@ -117,28 +117,28 @@ impl<'a> Tenant<'a> {
 
     /// A PVC called `name`, filled from the VolumeBackup `backup` or, without one, empty.
     pub async fn claim(&self, name: &str, wish: &Wish<'_>) -> Result<Claim> {
-        self.claim_with(name, wish, json!({})).await
+        self.claim_with(name, wish, &json!({})).await
     }
 
     /// [`Tenant::claim`] on a node, as the scheduler would choose it under WaitForFirstConsumer.
     pub async fn claim_on(&self, name: &str, wish: &Wish<'_>, node: &str) -> Result<Claim> {
         let annotations = json!({"volume.kubernetes.io/selected-node": node});
-        self.claim_with(name, wish, annotations).await
+        self.claim_with(name, wish, &annotations).await
     }
 
     /// A PVC called `name`, made from `source`, a `dataSource` of this namespace.
     pub async fn claim_from(&self, name: &str, wish: &Wish<'_>, source: Value) -> Result<Claim> {
-        let mut object = Self::claim_object(name, wish, json!({}));
+        let mut object = Self::claim_object(name, wish, &json!({}));
         object["spec"]["dataSource"] = source;
         self.create_claim(object).await
     }
 
-    async fn claim_with(&self, name: &str, wish: &Wish<'_>, annotations: Value) -> Result<Claim> {
+    async fn claim_with(&self, name: &str, wish: &Wish<'_>, annotations: &Value) -> Result<Claim> {
         self.create_claim(Self::claim_object(name, wish, annotations))
             .await
     }
 
-    fn claim_object(name: &str, wish: &Wish<'_>, annotations: Value) -> Value {
+    fn claim_object(name: &str, wish: &Wish<'_>, annotations: &Value) -> Value {
         let mut object = json!({
             "metadata": {"name": name, "annotations": annotations},
             "spec": {

@@ -61,6 +61,7 @@ fn attaching_expansion_limits_and_overcommitment_are_chosen_by_flags() {
     let policy = Policy {
         overcommit: 1.5,
         stop_percent: 80,
+        ..Policy::default()
     };
     assert_eq!(chosen.pool.policy, policy);
     let watermark = settings(&["--overcommit=2"]).unwrap().pool.policy;

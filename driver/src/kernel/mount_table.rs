@@ -108,7 +108,10 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let optional: Vec<_> = fields.by_ref().take_while(|field| field != b"-").collect();
     let file_system = String::from_utf8_lossy(fields.next()?).into_owned();
     let says = |word: &[u8]| {
-        let mut options = fields.clone().skip(1).flat_map(|it| it.split(|it| *it == b','));
+        let mut options = fields
+            .clone()
+            .skip(1)
+            .flat_map(|it| it.split(|it| *it == b','));
         options.any(|option| option == word)
     };
     Some(Mount {

@@ -10,16 +10,17 @@ use tonic::Code;
 
 use super::Coded;
 use super::copying::{self, Copy, CopyError, Plan};
+use super::snapshot;
+use super::validate::LookupError;
 use crate::failpoint;
 use crate::kernel::superblock::{self, Superblock};
 use crate::kernel::{Attempt as _, Failed, files, reflink};
 use crate::pool::{
-    AdmissionError, Busy, ClearError, Lock, Pool, Promise, RecordError, SnapshotRecord, Source,
-    VolumeRecord,
+    AdmissionError, Busy, ClearError, Lock, Pool, Promise, RecordError, Source, VolumeRecord,
 };
 use crate::volume::{
-    Attributes, Content, DEFAULT_SIZE, FileSystem, MINIMUM_BLOCK, MkfsOptionError, MkfsOptions,
-    Provisioning, SizeError, SizeRange, VolumeId,
+    Attributes, Content, DEFAULT_SIZE, FileSystem, MkfsOptionError, MkfsOptions, Provisioning,
+    SizeError, SizeRange, VolumeId,
 };
 
 /// A volume that is wanted.
@@ -196,10 +197,10 @@ fn look_up(pool: &Pool, source: &Source) -> Result<Origin, CreateError> {
         Source::Snapshot(id) => {
             // Many volumes may be made from one snapshot at once.
             let lock = pool.locks.read(id)?;
-            let record: SnapshotRecord = pool
-                .layout
-                .load(id)?
-                .ok_or_else(|| CreateError::NoSource(id.to_string()))?;
+            let record = snapshot::look_up(pool, id).map_err(|error| match error {
+                LookupError::NotFound(id) => CreateError::NoSource(id),
+                LookupError::Record(error) => error.into(),
+            })?;
             Ok(Origin {
                 size_bytes: record.size_bytes,
                 file_system: record.file_system,
@@ -249,7 +250,7 @@ fn plan(
     if new.attributes.reserved_percent.is_some() && file_system != Some(FileSystem::Ext4) {
         return Err(CreateError::Reserved(name(file_system)));
     }
-    let least = file_system.map_or(MINIMUM_BLOCK, FileSystem::minimum);
+    let least = FileSystem::least(file_system);
     let size_bytes = match origin {
         Some(origin) => new.size.choose(origin.size_bytes, origin.size_bytes)?,
         None => new.size.choose(least, DEFAULT_SIZE)?,

@@ -43,12 +43,6 @@ pub enum PublishError {
          unpublish it there first, or use the access mode SINGLE_NODE_MULTI_WRITER", .0.display()
     )]
     OneTarget(PathBuf),
-    /// A block device that somebody may write cannot be read-only elsewhere.
-    #[error(
-        "a block volume that is staged for writing cannot be published read-only; use an access \
-         mode for reading only, or a volume with a file system"
-    )]
-    WritableBlock,
     /// It is published there in another way.
     #[error("the volume is published at {} with other options; unpublish it first", .0.display())]
     Differs(PathBuf),
@@ -82,7 +76,6 @@ impl Coded for PublishError {
             Self::Content { .. } | Self::NotStaged(_) | Self::OneTarget(_) => {
                 Code::FailedPrecondition
             }
-            Self::WritableBlock => Code::InvalidArgument,
             Self::Differs(_) => Code::AlreadyExists,
             Self::Obstructed { .. } | Self::WrongKind(_) | Self::Mount(_) => Code::Internal,
             Self::Record(error) => error.code(),
@@ -109,7 +102,8 @@ pub struct Publication {
 enum Shape {
     /// A directory, with just these attributes.
     Directory(MountAttrFlags),
-    /// A file: the device's node.
+    /// A file: the device's node. A mount cannot keep anybody from writing to a device; where one
+    /// target of several is to be read-only, kubelet gives the container the device so.
     Node,
 }
 
@@ -178,9 +172,6 @@ pub fn publish(pool: &Pool, id: &VolumeId, wanted: &Publication) -> Result<(), P
         return Err(not_staged());
     }
     let shape = wanted.shape(&staged);
-    if shape == Shape::Node && wanted.read_only && !staged.read_only {
-        return Err(PublishError::WritableBlock);
-    }
     let target = mount_table::resolved(&wanted.target)?;
     let mut made = false;
     loop {

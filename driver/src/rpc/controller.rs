@@ -4,11 +4,12 @@ use csi::v1::controller_server::Controller;
 use csi::v1::controller_service_capability::rpc::Type as RpcType;
 use csi::v1::controller_service_capability::{Rpc, Type};
 use csi::v1::{
-    ControllerExpandVolumeRequest, ControllerExpandVolumeResponse, ControllerGetCapabilitiesRequest,
-    ControllerGetCapabilitiesResponse, ControllerGetVolumeHealthRequest,
-    ControllerGetVolumeHealthResponse, ControllerGetVolumeRequest, ControllerGetVolumeResponse,
-    ControllerListVolumeHealthRequest, ControllerListVolumeHealthResponse,
-    ControllerModifyVolumeRequest, ControllerModifyVolumeResponse, ControllerPublishVolumeRequest,
+    ControllerExpandVolumeRequest, ControllerExpandVolumeResponse,
+    ControllerGetCapabilitiesRequest, ControllerGetCapabilitiesResponse,
+    ControllerGetVolumeHealthRequest, ControllerGetVolumeHealthResponse,
+    ControllerGetVolumeRequest, ControllerGetVolumeResponse, ControllerListVolumeHealthRequest,
+    ControllerListVolumeHealthResponse, ControllerModifyVolumeRequest,
+    ControllerModifyVolumeResponse, ControllerPublishVolumeRequest,
     ControllerPublishVolumeResponse, ControllerServiceCapability, ControllerUnpublishVolumeRequest,
     ControllerUnpublishVolumeResponse, CreateSnapshotRequest, CreateSnapshotResponse,
     CreateVolumeRequest, CreateVolumeResponse, DeleteSnapshotRequest, DeleteSnapshotResponse,
@@ -193,8 +194,12 @@ impl Controller for Services {
     ) -> Result<Response<ControllerGetVolumeHealthResponse>, Status> {
         let request = request.into_inner();
         let id = request.volume_id.clone();
-        self.answer("ControllerGetVolumeHealth", &id, self.volume_health(request))
-            .await
+        self.answer(
+            "ControllerGetVolumeHealth",
+            &id,
+            self.volume_health(request),
+        )
+        .await
     }
 
     async fn controller_list_volume_health(

@@ -13,7 +13,7 @@ use crate::operations::delete_snapshot::delete_snapshot;
 use crate::operations::list::{self, Listed, Page};
 use crate::operations::snapshot::{NewSnapshot, look_up, take};
 use crate::pool::SnapshotRecord;
-use crate::volume::{OfSnapshot, SnapshotId, SnapshotParameters, VolumeId};
+use crate::volume::{FileSystem, OfSnapshot, SnapshotId, SnapshotParameters, VolumeId};
 
 impl Services {
     pub(super) async fn take_snapshot(
@@ -113,8 +113,11 @@ impl Services {
     }
 
     pub(super) fn snapshot(&self, id: &SnapshotId, record: &SnapshotRecord) -> Snapshot {
+        // What a restore needs at least. Where the volume is as small as volumes are, a restore of
+        // any size comes up as large, and asking for less must not be refused: 0 says so.
+        let smallest = record.size_bytes <= FileSystem::least(record.file_system);
         Snapshot {
-            size_bytes: signed(record.size_bytes),
+            size_bytes: signed(if smallest { 0 } else { record.size_bytes }),
             snapshot_id: id.to_string(),
             source_volume_id: record.volume.to_string(),
             creation_time: Some(timestamp(record.taken_nanoseconds)),

@@ -232,6 +232,10 @@ async fn announced(driver: &mut Driver) -> usize {
     all.filter(|it| attaches(it)).count()
 }
 
+/// The steps of this part.
+#[cfg(feature = "failpoints")]
+pub const STEPS: [&str; 2] = ["attach.record", "detach.record"];
+
 #[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_crash_while_attaching_or_detaching_is_made_good() {
@@ -240,7 +244,7 @@ async fn a_crash_while_attaching_or_detaching_is_made_good() {
     std::fs::create_dir(&folder).unwrap();
     let mut driver = start(&bench).await;
     let id = driver.create("pvc", "ext4", 32).await.unwrap().volume_id;
-    for step in ["attach.record", "detach.record"] {
+    for step in STEPS {
         for place in ["before", "after"] {
             let place = format!("{step}.{place}");
             std::fs::write(folder.join(format!("{place}.abort")), b"").unwrap();

@@ -6,7 +6,10 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use csi::v1::{GetSnapshotRequest, ListSnapshotsRequest, ListVolumesRequest};
+use csi::v1::{
+    CreateSnapshotRequest, GetSnapshotRequest, ListSnapshotsRequest, ListVolumesRequest, Topology,
+    TopologyRequirement,
+};
 use tonic::Code;
 
 use crate::support::{Bench, Driver, MIB};
@@ -38,7 +41,7 @@ async fn a_snapshot_of_mounted_ext4_shows_its_moment_and_comes_up_larger() {
 
 #[tokio::test]
 async fn a_snapshot_of_mounted_xfs_shows_its_moment_and_comes_up_larger() {
-    snapshot_and_restore("xfs", 300, 400).await;
+    snapshot_and_restore("xfs", 320, 400).await;
 }
 
 async fn snapshot_and_restore(fs: &str, mib: i64, larger: i64) {
@@ -177,6 +180,33 @@ async fn copies_that_cannot_be_are_refused_in_words() {
     assert_eq!(other_source.code(), Code::AlreadyExists, "{other_source}");
     assert_eq!(bench.volumes().len(), 3);
     driver.unstage(&id, &staging).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_snapshot_says_where_it_is_usable_and_is_taken_only_there() {
+    let bench = Bench::new();
+    let mut driver = bench.start().await;
+    let id = driver.create("source", "ext4", 64).await.unwrap().volume_id;
+    let on = |node: &str| {
+        let segments = [("topology.fastcopy.csi.example.com/node".into(), node.into())];
+        Topology {
+            segments: segments.into(),
+        }
+    };
+    let request = |node| CreateSnapshotRequest {
+        name: "snapshot".into(),
+        source_volume_id: id.clone(),
+        accessibility_requirements: Some(TopologyRequirement {
+            requisite: vec![on(node)],
+            preferred: vec![on(node)],
+        }),
+        ..Default::default()
+    };
+    let elsewhere = driver.controller.create_snapshot(request("node-2")).await;
+    assert_eq!(elsewhere.unwrap_err().code(), Code::ResourceExhausted);
+    let taken = driver.controller.create_snapshot(request("node-1")).await;
+    let taken = taken.unwrap().into_inner().snapshot.unwrap();
+    assert_eq!(taken.accessible_topology, [on("node-1")]);
 }
 
 #[tokio::test]

@@ -116,6 +116,21 @@ const STEPS: [&str; 20] = [
     "delete.image",
 ];
 
+/// Every place at which the driver may crash is reached by one of the tests that crash it there.
+#[cfg(feature = "failpoints")]
+#[test]
+fn every_step_has_a_test() {
+    let covered = [
+        &STEPS[..],
+        &crate::attachment::STEPS,
+        &crate::expansion::STEPS,
+        &crate::groups::STEPS,
+    ];
+    for step in driver::failpoint::STEPS {
+        assert!(covered.iter().any(|steps| steps.contains(&step)), "{step}");
+    }
+}
+
 /// A volume's whole life for each place, with one crash there; what was under way is repeated.
 #[cfg(feature = "failpoints")]
 #[tokio::test]

@@ -338,6 +338,10 @@ async fn expansion_is_announced_as_the_flags_say() {
     }
 }
 
+/// The steps of this part.
+#[cfg(feature = "failpoints")]
+pub const STEPS: [&str; 4] = ["expand.image", "expand.record", "fit.device", "stage.grow"];
+
 /// What was under way is finished by its repetition, or by the next start.
 #[cfg(feature = "failpoints")]
 #[tokio::test]
@@ -353,7 +357,7 @@ async fn a_crash_while_growing_is_made_good() {
     let before = size_at(&staging);
     let room = driver.available().await;
     let mut mib = 300;
-    for step in ["expand.image", "expand.record", "fit.device", "stage.grow"] {
+    for step in STEPS {
         for place in ["before", "after"] {
             mib += 20;
             let place = format!("{step}.{place}");

@@ -298,19 +298,22 @@ async fn groups_that_share_a_volume_never_wait_for_one_another() {
     }
 }
 
+/// The steps of a group.
+#[cfg(feature = "failpoints")]
+pub const STEPS: [&str; 7] = [
+    "copy.freeze",
+    "copy.clone",
+    "copy.thaw",
+    "group.members",
+    "group.record",
+    "group.forget",
+    "group.clear",
+];
+
 /// A group's whole life for each place, with one crash there; what was under way is repeated.
 #[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_crash_at_every_step_of_a_group_is_made_good_by_repetition() {
-    const STEPS: [&str; 7] = [
-        "copy.freeze",
-        "copy.clone",
-        "copy.thaw",
-        "group.members",
-        "group.record",
-        "group.forget",
-        "group.clear",
-    ];
     let bench = Bench::new();
     std::fs::create_dir(bench.path("failpoints")).unwrap();
     let mut driver = bench.start().await;

@@ -63,7 +63,7 @@ impl Way {
         let clone = Self::Clone(bench.path("pool/pool.img"), bench.path("pool/clone.img"));
         match world.random.below(5) {
             0 if !open.is_empty() => Self::ShutDown(world.random.one(&open)),
-            0 | 1 | 2 => pool,
+            0..=2 => pool,
             _ => clone,
         }
     }

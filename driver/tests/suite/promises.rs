@@ -160,7 +160,7 @@ impl Volume {
         let device = self.open();
         let aligned = Aligned([byte; BLOCK]);
         // A step that has no divisor in common with the number of blocks comes to each once.
-        let step = (self.blocks / 2..)
+        let step = (self.blocks / 2..self.blocks)
             .find(|step| gcd(*step, self.blocks) == 1)
             .unwrap();
         let mut block = 0;
@@ -175,7 +175,7 @@ impl Volume {
     fn holds(&self, byte: u8) {
         let device = File::open(&self.target).unwrap();
         let mut chunk = vec![0; 1 << 20];
-        for number in 0..self.blocks * BLOCK as u64 >> 20 {
+        for number in 0..(self.blocks * BLOCK as u64) >> 20 {
             device.read_exact_at(&mut chunk, number << 20).unwrap();
             assert!(chunk.iter().all(|it| *it == byte), "{byte} at {number} MiB");
         }

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use driver::kernel::mounting::can_grow_ext4;
+
 use crate::support::Bench;
 
 /// Where csi-sanity is, once `tests/tools/build` has built it.
@@ -16,12 +18,17 @@ fn program() -> PathBuf {
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim()).join("csi-sanity")
 }
 
+/// Left out by name: it compares protobuf messages with Go's reflect.DeepEqual, and one that was
+/// sent has its size cached where one that was received has not, so no driver that reports the
+/// topology of its snapshots can pass. Not to report it would say that they are usable anywhere.
+const LEFT_OUT: &str = "creating a snapshot with accessibility requirements";
+
 /// What is run: the suite as a whole for mounted and for block volumes, with everything that the
 /// driver can announce; and what applies as it is installed by default.
 const RUNS: [(&str, &[&str], &str); 3] = [
-    ("mount", &ALL, "Ran 102 of 103 Specs"),
-    ("block", &ALL, "Ran 102 of 103 Specs"),
-    ("mount", &[], "Ran 91 of 103 Specs"),
+    ("mount", &ALL, "Ran 101 of 103 Specs"),
+    ("block", &ALL, "Ran 101 of 103 Specs"),
+    ("mount", &[], "Ran 88 of 103 Specs"),
 ];
 
 const ALL: [&str; 3] = ["--attach", "--controller-expansion", "--max-volumes=3"];
@@ -35,10 +42,15 @@ async fn csi_sanity_finds_nothing() {
 
 async fn run(access: &str, arguments: &[&str], summary: &str) {
     let bench = Bench::new();
-    let own = ["--pool-size=1Gi", "--pool-sparse", "--no-http"];
+    let own = ["--pool-size=8Gi", "--pool-sparse", "--no-http"];
+    // It wants volumes to grow while they are published, which ext4 only does for a driver with
+    // CAP_SYS_RESOURCE. Where that is not to be had, XFS stands in for it.
+    let file_system = if can_grow_ext4() { "ext4" } else { "xfs" };
     let driver = bench.start_with(&[&own, arguments].concat()).await;
     let path = |name: &str| bench.path(name).display().to_string();
     std::fs::write(bench.path("attributes.yaml"), "readAheadKiB: \"1024\"\n").unwrap();
+    let class = format!("fsType: \"{file_system}\"\n");
+    std::fs::write(bench.path("class.yaml"), class).unwrap();
     std::fs::write(bench.path("snapshots.yaml"), "freeze: \"true\"\n").unwrap();
     let output = Command::new(program())
         .arg(format!("--csi.endpoint=unix://{}", path("csi.sock")))
@@ -56,11 +68,13 @@ async fn run(access: &str, arguments: &[&str], summary: &str) {
             path("snapshots.yaml")
         ))
         .arg(format!("--csi.testvolumeaccesstype={access}"))
+        .arg(format!("--csi.testvolumeparameters={}", path("class.yaml")))
         .args([
-            "--csi.testvolumesize=33554432",
-            "--csi.testvolumeexpandsize=67108864",
+            "--csi.testvolumesize=335544320",
+            "--csi.testvolumeexpandsize=402653184",
         ])
         .args(["--csi.testnodevolumeattachlimit", "--ginkgo.no-color"])
+        .args(["--ginkgo.skip", LEFT_OUT])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use tests::{product::Form, shared::SharedSuite};
 
 fn main() -> anyhow::Result<ExitCode> {
-    let mut suite = SharedSuite::start("restore", Form::Plain)?.at_once(6);
+    let mut suite = SharedSuite::start("restore", Form::Snapshots)?.at_once(6);
     whole::add(&mut suite);
     refusals::add(&mut suite);
     memory::add(&mut suite);

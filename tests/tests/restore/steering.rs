@@ -1,11 +1,13 @@
-//! A PVC that is made from another PVC goes to the node where that lies, wherever its pod would
-//! rather be; and it is not sent round in circles where there is no room.
+//! A PVC that is made from a snapshot or from another PVC goes to the node where that lies, wherever
+//! its pod would rather be; and it is not sent round in circles where there is no room.
 
 use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::ResourceExt as _;
+use kube::api::{ApiResource, DynamicObject, PostParams};
+use kube::core::GroupVersionKind;
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use tests::{
     shared::{SharedSuite, World},
@@ -19,6 +21,7 @@ const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
 pub fn add(suite: &mut SharedSuite) {
     suite.test("a_clone_goes_where_its_source_lies", clones);
+    suite.test("a_snapshot_is_restored_where_it_lies", snapshots);
     suite.test("a_clone_that_finds_no_room_is_told_so_once", no_room);
 }
 
@@ -52,6 +55,26 @@ async fn clones(world: &World) -> Result<()> {
     original(world, &tenant).await?;
     comes_to_its_source(world, &tenant, "later", source()).await?;
     bound_without_a_pod(world, &tenant, "at-once", source()).await
+}
+
+async fn snapshots(world: &World) -> Result<()> {
+    let tenant = world.tenant("snapshots").await?;
+    original(world, &tenant).await?;
+    let kind = GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshot");
+    let kind = ApiResource::from_gvk(&kind);
+    let snapshots =
+        Api::<DynamicObject>::namespaced_with(world.cluster.client(), &tenant.name, &kind);
+    let snapshot = DynamicObject::new("snapshot", &kind).data(json!({"spec": {
+        "volumeSnapshotClassName": "fast-csi-storage",
+        "source": {"persistentVolumeClaimName": "original"},
+    }}));
+    snapshots.create(&PostParams::default(), &snapshot).await?;
+    // Not waited for: people write snapshot and PVC in one go.
+    let source = json!({
+        "apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "snapshot",
+    });
+    comes_to_its_source(world, &tenant, "later", source.clone()).await?;
+    bound_without_a_pod(world, &tenant, "at-once", source).await
 }
 
 /// Under WaitForFirstConsumer, whose pod would rather be on the other node.

@@ -1,7 +1,8 @@
-//! `make bench`: measures on a real cluster, prints tables for people, and writes the same figures
-//! as JSON under `target/bench/`.
+//! `make bench`: measures the driver alone and the product on a real cluster, prints tables for
+//! people, and writes the same figures as JSON under `target/bench/`.
 #![allow(clippy::print_stdout, reason = "printing tables is what it is for")]
 
+mod copies;
 mod latency;
 mod memory;
 mod table;
@@ -14,6 +15,20 @@ async fn main() -> Result<()> {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .ok();
+    let wanted = std::env::args().nth(1);
+    let wants = |name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
+    if wants("copies") {
+        let rows = copies::measure().await?;
+        table::print("Snapshots, restores and clones", copies::NOTE, &rows);
+        table::write("copies", &rows)?;
+    }
+    if wants("end-to-end") {
+        end_to_end().await?;
+    }
+    Ok(())
+}
+
+async fn end_to_end() -> Result<()> {
     let world = World::start("bench", Form::Plain).await?;
     let measured = measure(&world).await;
     if measured.is_err() {
