@@ -57,3 +57,7 @@ crds: ## Writes crds/*.yaml anew from the code
 tools: ## Installs what is missing and builds the pinned Kubernetes components and the programs
 	@tests/tools/install
 	@tests/tools/prepare
+
+.PHONY: sanity
+sanity: tools ## csi-sanity for mounted and block volumes, with its own summaries
+	$(CARGO) test --release --package driver --features failpoints --test suite -- sanity --nocapture
