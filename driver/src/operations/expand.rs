@@ -9,7 +9,7 @@ use tonic::Code;
 
 use super::Coded;
 use super::create::give_size;
-use super::stage::{FitError, StageError, fit_where_staged, restage};
+use super::stage::{FitError, fit_where_staged};
 use super::validate::{LookupError, look_up};
 use crate::failpoint;
 use crate::kernel::mount_table::{self, MountTable};
@@ -38,9 +38,6 @@ pub enum ExpandError {
     /// Its record cannot be read or written.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// Unmounted in order to grow, it is not mounted again.
-    #[error(transparent)]
-    Stage(#[from] StageError),
     /// It has its size, and its device or its file system does not show it yet.
     #[error(transparent)]
     Fit(#[from] FitError),
@@ -61,7 +58,6 @@ impl Coded for ExpandError {
             Self::Size(SizeError::Limit { .. } | SizeError::Huge(_)) => Code::OutOfRange,
             Self::Admission(error) => error.code(),
             Self::Record(error) => error.code(),
-            Self::Stage(error) => error.code(),
             Self::Fit(error) => error.code(),
             Self::Failed(failed) => failed.code(),
         }
@@ -87,11 +83,7 @@ pub fn expand(
     if size > record.size_bytes {
         grow(pool, id, &mut record, size)?;
     }
-    match fit_where_staged(pool, id, &record) {
-        // Kubelet asks for it before it publishes the volume to a pod: nobody uses it yet.
-        Err(FitError::NotPermitted) if restage(pool, id, &record)? => {}
-        fitted => fitted?,
-    }
+    fit_where_staged(pool, id, &record)?;
     Ok(record.size_bytes)
 }
 

@@ -15,7 +15,7 @@ use super::{At, Coded};
 use crate::failpoint;
 use crate::kernel::loop_device::{self, AttachError, DetachError, LoopDevice};
 use crate::kernel::mount_table::{self, MountTable};
-use crate::kernel::mounting::{self, MountError, MountOptions, OptionError};
+use crate::kernel::mounting::MountError;
 use crate::kernel::tools::ToolError;
 use crate::kernel::{Attempt as _, Failed, extents};
 use crate::pool::{AttachmentRecord, Busy, Pool, RecordError, StagingRecord, VolumeRecord};
@@ -92,9 +92,6 @@ pub enum StageError {
     /// The file system does not mount.
     #[error("{0} (if an option is wrong, mend mountOptions of the StorageClass or volume)")]
     Mount(#[from] MountError),
-    /// A mount option that was taken before is refused.
-    #[error(transparent)]
-    Option(#[from] OptionError),
     /// It did not get its size, or its attributes.
     #[error(transparent)]
     Fit(#[from] FitError),
@@ -121,7 +118,6 @@ impl Coded for StageError {
             | Self::Attach(_)
             | Self::Detach(_)
             | Self::Tool(_)
-            | Self::Option(_)
             | Self::Mount(_) => Code::Internal,
         }
     }
@@ -195,7 +191,7 @@ pub fn stage(
     capability: &Capability,
 ) -> Result<(), StageError> {
     let _lock = pool.locks.begin(id)?;
-    let record = look_up(pool, id)?;
+    let mut record = look_up(pool, id)?;
     if !capability.suits(record.file_system) {
         return Err(StageError::Content {
             found: record.content_name(),
@@ -214,45 +210,9 @@ pub fn stage(
         shared: capability.shared,
         read_only: capability.read_only || attachment.is_some_and(|it| it.read_only),
     };
-    bring_about(pool, id, record, &wanted, &capability.access)
-}
-
-/// Stages a volume anew that is staged and nothing more: unmounted for a moment, it can get what a
-/// mounted file system cannot. Whether that was possible; the caller holds its lock.
-pub(super) fn restage(
-    pool: &Pool,
-    id: &VolumeId,
-    record: &VolumeRecord,
-) -> Result<bool, StageError> {
-    let (Some(device), Some(staged)) = (pool.device(id)?, pool.layout.load::<StagingRecord>(id)?)
-    else {
-        return Ok(false);
-    };
-    let table = MountTable::read()?;
-    let mut shown = table.showing(device.path(), device.number());
-    if shown.any(|mount| mount.point != staged.path) {
-        return Ok(false);
-    }
-    let access = Access::Mount {
-        file_system: record.file_system,
-        options: MountOptions::parse(&staged.mount_flags)?,
-        flags: staged.mount_flags.clone(),
-    };
-    mounting::unmount(&staged.path)?;
-    bring_about(pool, id, record.clone(), &staged, &access)?;
-    Ok(true)
-}
-
-fn bring_about(
-    pool: &Pool,
-    id: &VolumeId,
-    mut record: VolumeRecord,
-    wanted: &StagingRecord,
-    access: &Access,
-) -> Result<(), StageError> {
     for _ in 0..MOST_STEPS {
         let device = pool.device(id)?;
-        let observed = observe(pool, id, &record, device.as_ref(), wanted)?;
+        let observed = observe(pool, id, &record, device.as_ref(), &wanted)?;
         let step = next(observed);
         tracing::debug!(?observed, ?step, "staging");
         match (step, device) {
@@ -270,7 +230,7 @@ fn bring_about(
                 file_system::format(pool, id, &mut record, &device)?;
             }
             (Step::Show, Some(device)) => {
-                show(pool, id, &record, device, wanted, access)?;
+                show(pool, id, &record, device, &wanted, capability)?;
             }
             // The device is gone since it was looked at: look again.
             (Step::Done | Step::Detach | Step::Format | Step::Show, None) => {}
@@ -347,9 +307,9 @@ fn show(
     record: &VolumeRecord,
     device: LoopDevice,
     wanted: &StagingRecord,
-    access: &Access,
+    capability: &Capability,
 ) -> Result<(), StageError> {
-    let result = match (record.file_system, access) {
+    let result = match (record.file_system, &capability.access) {
         (Some(expected), Access::Mount { options, .. }) => {
             file_system::mount(pool, id, record, expected, &device, wanted, options)
         }

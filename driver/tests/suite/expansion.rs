@@ -140,24 +140,6 @@ async fn ext4_grows_while_it_is_written_or_when_it_is_mounted_next() {
     assert_eq!(read(&target, "before"), pattern(20));
 }
 
-/// As kubelet goes about it when a pod is started again: staged, expanded, then published.
-#[tokio::test]
-async fn ext4_that_is_staged_and_not_yet_published_grows_at_once() {
-    let bench = Bench::new();
-    let mut driver = bench.start().await;
-    let id = driver.create("pvc", "ext4", 64).await.unwrap().volume_id;
-    let (staging, target) = (bench.staging("a"), bench.target("a"));
-    driver.stage(&id, "ext4", &staging).await.unwrap();
-    write(&staging, "before", &pattern(20));
-    let before = size_at(&staging);
-    let grown = node_expand(&mut driver, &id, &staging, (256 * MIB, 0)).await;
-    assert_eq!(grown.unwrap(), 256 * MIB);
-    driver.publish(&id, &staging, &target, false).await.unwrap();
-    assert!(size_at(&target) >= before + 180, "{}", size_at(&target));
-    write(&target, "after", &pattern(150));
-    assert_eq!(read(&target, "before"), pattern(20));
-}
-
 #[tokio::test]
 async fn a_volume_that_is_not_staged_grows_when_it_is() {
     for (fs, mib) in [("ext4", 64), ("xfs", 300)] {
