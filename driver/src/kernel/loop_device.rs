@@ -241,6 +241,9 @@ pub fn attach(file: &Path) -> Result<LoopDevice, AttachError> {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => continue,
             result => result.attempt(attempt)?,
         }
+        // Whether a device can be written outlives its file: whoever had it before has to undo it,
+        // and may have been killed.
+        raw::set_read_only(&device, false).attempt(attempt)?;
         let metadata = device.metadata().attempt(attempt)?;
         let number = DeviceNumber::from_dev(metadata.rdev());
         let geometry = geometry(&device).attempt(attempt)?;
@@ -373,6 +376,10 @@ impl LoopDevice {
         }
         while self.is_attached() {
             wait(&self.path, deadline)?;
+        }
+        // For the next program that takes this device; ours see to it themselves.
+        if let Ok(device) = File::open(&self.path) {
+            let _ = raw::set_read_only(device, false);
         }
         Ok(())
     }

@@ -221,6 +221,8 @@ pub fn stage(
                 return Ok(fit(&record, &device, point, wanted.read_only)?);
             }
             (Step::Attach, _) => {
+                // Whatever is written down was true of a device that is no more, before a reboot.
+                pool.layout.forget::<StagingRecord>(id)?;
                 let image = pool.layout.image(id);
                 failpoint::around("stage.attach", || loop_device::attach(&image))?;
             }

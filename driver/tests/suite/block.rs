@@ -4,11 +4,11 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::Path;
 
-use csi::v1::NodeGetVolumeStatsRequest;
 use csi::v1::volume_capability::access_mode::Mode;
+use csi::v1::{NodeGetVolumeStatsRequest, NodeStageVolumeRequest, VolumeCapability};
 use tonic::Code;
 
-use crate::support::{Bench, MIB, capability, capability_with};
+use crate::support::{Bench, Driver, MIB, capability, capability_with};
 
 #[tokio::test]
 async fn a_block_volume_lives_and_goes() {
@@ -108,14 +108,7 @@ async fn a_reader_of_a_block_volume_cannot_write() {
     let mut driver = bench.start().await;
     let id = driver.create("block", "block", 16).await.unwrap().volume_id;
     let (staging, target) = (bench.staging("a"), bench.target("a"));
-    let reader = capability_with("block", Mode::SingleNodeReaderOnly, &[]);
-    let request = csi::v1::NodeStageVolumeRequest {
-        volume_id: id.clone(),
-        staging_target_path: staging.clone(),
-        volume_capability: Some(reader.clone()),
-        ..Default::default()
-    };
-    driver.node.node_stage_volume(request).await.unwrap();
+    let reader = stage_reader(&mut driver, &id, &staging).await;
     driver
         .publish_as(&id, &staging, &target, true, reader)
         .await
@@ -143,6 +136,57 @@ async fn a_reader_of_a_block_volume_cannot_write() {
     drop(device);
     driver.unpublish(&id, &target).await.unwrap();
     driver.unstage(&id, &staging).await.unwrap();
+}
+
+/// The kernel keeps that a loop device is read-only when it has no file any more.
+#[tokio::test]
+async fn a_device_can_be_written_whoever_had_it_before() {
+    let bench = Bench::new();
+    for _ in 0..20 {
+        let mut driver = bench.start().await;
+        let id = driver.create("block", "block", 16).await.unwrap().volume_id;
+        let (staging, target) = (bench.staging("a"), bench.target("a"));
+        stage_reader(&mut driver, &id, &staging).await;
+        let before = device(&bench);
+        driver.kill();
+        bench.reboot();
+
+        let mut driver = bench.start().await;
+        driver.stage(&id, "block", &staging).await.unwrap();
+        driver
+            .publish_as(&id, &staging, &target, false, capability("block"))
+            .await
+            .unwrap();
+        let file = OpenOptions::new().write(true).open(&target).unwrap();
+        file.write_all_at(&[1; 4096], 0).unwrap();
+        file.sync_all().unwrap();
+        drop(file);
+        let after = device(&bench);
+        driver.unpublish(&id, &target).await.unwrap();
+        driver.unstage(&id, &staging).await.unwrap();
+        if before == after {
+            return;
+        }
+    }
+    panic!("the volume never had the same device again");
+}
+
+/// The name of the one volume's device.
+fn device(bench: &Bench) -> String {
+    let mut devices = bench.loops().into_iter();
+    devices.find(|it| it.file.ends_with("image")).unwrap().name
+}
+
+async fn stage_reader(driver: &mut Driver, id: &str, staging: &str) -> VolumeCapability {
+    let reader = capability_with("block", Mode::SingleNodeReaderOnly, &[]);
+    let request = NodeStageVolumeRequest {
+        volume_id: id.to_owned(),
+        staging_target_path: staging.to_owned(),
+        volume_capability: Some(reader.clone()),
+        ..Default::default()
+    };
+    driver.node.node_stage_volume(request).await.unwrap();
+    reader
 }
 
 #[tokio::test]
