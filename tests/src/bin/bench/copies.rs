@@ -1,179 +1,250 @@
-//! Snapshots, clones and restores beside a copy of all bytes: how long the calls take, and for how
-//! long a writer waits, by the size of the data and by its fragmentation.
+//! Snapshots, clones and restores beside a copy of all bytes and beside csi-driver-host-path: how
+//! long the calls take, and for how long a writer waits, by the size of the data and by its
+//! fragmentation.
 
+mod client;
+mod data;
 mod driver;
+mod host_path;
 mod writer;
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
+use self::client::From;
+use self::data::{MIB, WRITES};
 use self::driver::{Driver, Volume};
+use self::host_path::{HostPath, PROGRAM, Times};
 use self::writer::Writer;
+use crate::interruption;
 use crate::table::Row;
 
 /// What one must know to read the figures.
-pub const NOTE: &str = "ours: the CSI call, median of nine, ext4 mounted and written to meanwhile \
-(4 KiB appended and synced, again and again).\npeer: `cp --reflink=never` of the image, then sync. \
-The goal holds up to 2,000 extents. csi-driver-host-path: not measured here.";
+pub const NOTE: &str = "ours: the CSI call, median of nine (of three from 2,000 extents on), of an \
+ext4 that is mounted and written to meanwhile\n(4 KiB appended and synced, again and again). With \
+`freeze: \"false\"` the volume is not synced and frozen before it is cloned.\ncp: \
+`cp --reflink=never` of the image, then sync. host-path: csi-driver-host-path on the same file \
+system, the same data\nin a file, each call once, nothing synced, nothing written meanwhile; its \
+snapshots are a tar.gz, its clones `cp -a`,\nwhich shares blocks where it can. idle: the same \
+writer for as long as two seconds, while nothing else is done.";
 
-const MIB: u64 = 1 << 20;
-
-/// How often each call is timed.
-const CALLS: usize = 9;
-
-/// Random writes between two snapshots.
-const WRITES: u64 = 100_000;
-
-/// The longest that a call may take, in milliseconds, where the data are in large extents.
+/// The longest that a call may take, in milliseconds, without a freeze.
 const GOAL: f64 = 50.0;
+
+/// Up to how many extents.
+const GOAL_EXTENTS: f64 = 2_000.0;
+
+/// How long the writer is watched for comparison.
+const IDLE: Duration = Duration::from_secs(2);
 
 /// All sizes that the disk has room for, each with and without fragments.
 pub async fn measure() -> Result<Vec<Row>> {
     let mut driver = Driver::start().await?;
     let measured = sizes(&mut driver).await;
-    driver.stop()?;
-    measured
+    let stopped = driver.stop();
+    let rows = measured?;
+    stopped.map(|()| rows)
 }
 
 async fn sizes(driver: &mut Driver) -> Result<Vec<Row>> {
+    let mut host_path = HostPath::start(driver.folder(), &driver.pool()).await?;
+    if host_path.is_none() {
+        println!("csi-driver-host-path: not measured here; {PROGRAM} names its program");
+    }
     let mut rows = Vec::new();
     for mebibytes in [100, 1024, 10 * 1024] {
-        // The data, the copy that is the peer's, and what random writes take anew.
-        if driver.free()? < mebibytes * MIB * 2 + 4096 * MIB {
+        // The data, a copy of them, and what random writes take anew.
+        if driver.free()? < mebibytes * MIB * 3 + 4096 * MIB {
             println!("{mebibytes} MiB: left out, the disk has no room for it");
             continue;
         }
-        rows.extend(size(driver, mebibytes).await?);
+        let theirs = match &mut host_path {
+            Some(host_path) => Some(peer(host_path, mebibytes).await?),
+            None => None,
+        };
+        driver.give_back().await?;
+        rows.extend(size(driver, mebibytes, theirs).await?);
+        driver.give_back().await?;
+    }
+    if let Some(host_path) = host_path {
+        host_path.stop();
     }
     Ok(rows)
 }
 
-async fn size(driver: &mut Driver, mebibytes: u64) -> Result<Vec<Row>> {
+/// The peer's calls, before and after the random writes.
+async fn peer(host_path: &mut HostPath, mebibytes: u64) -> Result<[Times; 2]> {
+    let (id, folder) = host_path.volume(mebibytes).await?;
+    let data = folder.join("data");
+    data::fill(&data, mebibytes)?;
+    let whole = host_path.time(&id, mebibytes).await?;
+    data::scatter(&data, mebibytes)?;
+    let scattered = host_path.time(&id, mebibytes).await?;
+    host_path.delete(&id).await?;
+    Ok([whole, scattered])
+}
+
+/// Our calls, before and after the random writes.
+async fn size(driver: &mut Driver, mebibytes: u64, theirs: Option<[Times; 2]>) -> Result<Vec<Row>> {
     let volume = driver.volume("source", mebibytes * 5 / 4 + 128).await?;
     let data = volume.staging.join("data");
-    fill(&data, mebibytes)?;
-    let mut rows = calls(driver, &volume, &format!("{mebibytes} MiB")).await?;
-    let snapshot = driver.snapshot("before", &volume.id).await?;
-    scatter(&data, mebibytes)?;
-    let case = format!("{mebibytes} MiB, {WRITES} random writes");
-    rows.extend(calls(driver, &volume, &case).await?);
-    driver.delete_snapshot(&snapshot).await?;
+    data::fill(&data, mebibytes)?;
+    let peer = theirs.map(|[whole, _]| whole);
+    let mut rows = calls(driver, &volume, &format!("{mebibytes} MiB"), peer).await?;
+    let before = driver.client.snapshot("before", &volume.id, &[]).await?;
+    data::scatter(&data, mebibytes)?;
+    let case = format!("{mebibytes} MiB, {WRITES} writes");
+    let peer = theirs.map(|[_, scattered]| scattered);
+    rows.extend(calls(driver, &volume, &case, peer).await?);
+    driver.client.delete_snapshot(&before).await?;
     driver.remove(volume).await?;
     Ok(rows)
 }
 
-/// The rows of a volume as it is: the three calls, its extents, and the writer's longest wait.
-async fn calls(driver: &mut Driver, volume: &Volume, case: &str) -> Result<Vec<Row>> {
-    let extents = extents(&volume.image)?;
-    let peer = milliseconds(copy_all_bytes(&volume.image)?);
-    let goal = (extents <= 2_000.0).then_some(GOAL);
+/// The rows of a volume as it is: its extents, the calls, and the writer's longest wait.
+async fn calls(
+    driver: &mut Driver,
+    volume: &Volume,
+    case: &str,
+    theirs: Option<Times>,
+) -> Result<Vec<Row>> {
+    println!("{case} ...");
+    let extents = data::extents(&volume.image)?;
+    let is_whole = extents <= GOAL_EXTENTS;
+    let times = if is_whole { 9 } else { 3 };
+    let goal = is_whole.then_some(GOAL);
+    let all_bytes = data::copy_all_bytes(&volume.image, &driver.pool().join("copy"))?;
+    driver.settle().await?;
+    let idle = Writer::start(&volume.staging)?;
+    tokio::time::sleep(IDLE).await;
+    let idle = idle.stop()?;
+
+    let cold = snapshots(driver, volume, times, "false").await?;
+    let restores = restores(driver, volume, times).await?;
+    let frozen = snapshots(driver, volume, times, "true").await?;
+    let clones = clones(driver, volume, times).await?;
+
+    let mut rows = Vec::new();
+    let mut row = |what: &str, ours: f64, peer: Option<f64>, goal: Option<f64>, unit| {
+        rows.push(Row::new(&format!("{case}: {what}"), ours, peer, goal, unit));
+    };
+    row("extents", extents, None, None, "extents");
+    let host_path = |of: fn(Times) -> Duration| theirs.map(|times| milliseconds(of(times)));
+    for (what, ours, goal, peer) in [
+        (
+            "snapshot, freeze: \"false\"",
+            &cold,
+            goal,
+            host_path(|it| it.snapshot),
+        ),
+        ("snapshot", &frozen, None, host_path(|it| it.snapshot)),
+        ("restore", &restores, goal, host_path(|it| it.restore)),
+        ("clone", &clones, None, host_path(|it| it.clone)),
+    ] {
+        let cp = Some(milliseconds(all_bytes));
+        row(&format!("{what} / cp"), ours.median, cp, goal, "ms");
+        if peer.is_some() {
+            row(
+                &format!("{what} / host-path"),
+                ours.median,
+                peer,
+                goal,
+                "ms",
+            );
+        }
+    }
+    let idle = Some(milliseconds(idle));
+    for (what, ours) in [
+        ("stall, freeze: \"false\"", &cold),
+        ("stall, snapshot", &frozen),
+        ("stall, clone", &clones),
+    ] {
+        let stall = milliseconds(ours.stall);
+        row(&format!("{what} / idle"), stall, idle, None, "ms");
+    }
+    Ok(rows)
+}
+
+/// One call, made again and again.
+struct Calls {
+    /// How long it took, in milliseconds.
+    median: f64,
+    /// How long the writer waited at most.
+    stall: Duration,
+}
+
+impl Calls {
+    fn new(mut times: Vec<Duration>, stall: Duration) -> Self {
+        times.sort_unstable();
+        Self {
+            median: milliseconds(times[times.len() / 2]),
+            stall,
+        }
+    }
+}
+
+/// They are deleted only when all are taken, since that goes on for a while behind the scenes.
+async fn snapshots(
+    driver: &mut Driver,
+    volume: &Volume,
+    times: usize,
+    freeze: &str,
+) -> Result<Calls> {
     let writer = Writer::start(&volume.staging)?;
-    let (mut snapshots, mut restores, mut clones) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..CALLS {
+    let (mut taken, mut made) = (Vec::new(), Vec::new());
+    for number in 0..times {
+        interruption::check()?;
+        let name = format!("timed-{number}");
+        let parameters = [("freeze", freeze)];
         let begin = Instant::now();
-        let snapshot = driver.snapshot("timed", &volume.id).await?;
-        snapshots.push(begin.elapsed());
-        let begin = Instant::now();
-        let restored = driver.copy("restored", &snapshot, volume.mebibytes).await?;
-        restores.push(begin.elapsed());
-        driver.delete(&restored).await?;
-        driver.delete_snapshot(&snapshot).await?;
-        let begin = Instant::now();
-        let clone = driver.copy("clone", &volume.id, volume.mebibytes).await?;
-        clones.push(begin.elapsed());
-        driver.delete(&clone).await?;
+        let id = driver.client.snapshot(&name, &volume.id, &parameters);
+        made.push(id.await?);
+        taken.push(begin.elapsed());
     }
     let stall = writer.stop()?;
-    let row = |what: &str, ours: f64, peer: Option<f64>, goal: Option<f64>, unit| {
-        Row::new(&format!("{case}: {what}"), ours, peer, goal, unit)
-    };
-    Ok(vec![
-        row("extents", extents, None, None, "extents"),
-        row("snapshot", median(snapshots), Some(peer), goal, "ms"),
-        row("restore", median(restores), Some(peer), goal, "ms"),
-        row("clone", median(clones), Some(peer), goal, "ms"),
-        row(
-            "longest stall of the writer",
-            milliseconds(stall),
-            None,
-            None,
-            "ms",
-        ),
-    ])
-}
-
-/// Writes the file in order, in large pieces.
-fn fill(path: &Path, mebibytes: u64) -> Result<()> {
-    let file = File::create(path)?;
-    rustix::fs::fallocate(
-        &file,
-        rustix::fs::FallocateFlags::empty(),
-        0,
-        mebibytes * MIB,
-    )?;
-    let block: Vec<u8> = (0..MIB).map(|byte| (byte % 251) as u8).collect();
-    for number in 0..mebibytes {
-        file.write_all_at(&block, number * MIB)?;
+    for id in made {
+        driver.client.delete_snapshot(&id).await?;
     }
-    file.sync_all()?;
-    Ok(())
+    driver.settle().await?;
+    Ok(Calls::new(taken, stall))
 }
 
-/// Writes 4 KiB blocks of the file in an order that no allocator can foresee.
-fn scatter(path: &Path, mebibytes: u64) -> Result<()> {
-    #[repr(align(4096))]
-    struct Aligned([u8; 4096]);
-    let blocks = mebibytes * MIB / 4096;
-    let direct = i32::try_from(rustix::fs::OFlags::DIRECT.bits())?;
-    let file = OpenOptions::new()
-        .write(true)
-        .custom_flags(direct)
-        .open(path)?;
-    let block = Box::new(Aligned([1; 4096]));
-    // A linear congruence (Knuth's MMIX), the same in every run.
-    let mut state = 0x5EED_u64;
-    for _ in 0..WRITES {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        file.write_all_at(&block.0, (state >> 33) % blocks * 4096)?;
+async fn restores(driver: &mut Driver, volume: &Volume, times: usize) -> Result<Calls> {
+    let snapshot = driver.client.snapshot("source", &volume.id, &[]).await?;
+    let source = From::Snapshot(&snapshot);
+    let restores = copies(driver, volume, times, source).await?;
+    driver.client.delete_snapshot(&snapshot).await?;
+    driver.settle().await?;
+    Ok(restores)
+}
+
+async fn clones(driver: &mut Driver, volume: &Volume, times: usize) -> Result<Calls> {
+    copies(driver, volume, times, From::Volume(&volume.id)).await
+}
+
+async fn copies(
+    driver: &mut Driver,
+    volume: &Volume,
+    times: usize,
+    source: From<'_>,
+) -> Result<Calls> {
+    let writer = Writer::start(&volume.staging)?;
+    let (mut taken, mut made) = (Vec::new(), Vec::new());
+    for number in 0..times {
+        interruption::check()?;
+        let name = format!("copy-{number}");
+        let begin = Instant::now();
+        let id = driver.client.create(&name, source, volume.mebibytes);
+        made.push(id.await?);
+        taken.push(begin.elapsed());
     }
-    file.sync_all()?;
-    Ok(())
-}
-
-/// By filefrag(8), which asks the file system.
-#[allow(clippy::cast_precision_loss, reason = "a count of extents")]
-fn extents(image: &Path) -> Result<f64> {
-    let said = tests::command::run(Command::new("filefrag").arg(image))?;
-    let count = said.rsplit(": ").next().and_then(|it| it.split(' ').next());
-    Ok(count.unwrap_or_default().parse::<u64>()? as f64)
-}
-
-fn copy_all_bytes(image: &Path) -> Result<Duration> {
-    let target = image.with_file_name("copy");
-    let begin = Instant::now();
-    let mut cp = Command::new("cp");
-    tests::command::run(
-        cp.args(["--reflink=never", "--sparse=never"])
-            .arg(image)
-            .arg(&target),
-    )?;
-    File::open(&target)?.sync_all()?;
-    let elapsed = begin.elapsed();
-    std::fs::remove_file(&target)?;
-    ensure!(elapsed > Duration::ZERO, "a clock that stands still");
-    Ok(elapsed)
-}
-
-fn median(mut times: Vec<Duration>) -> f64 {
-    times.sort_unstable();
-    milliseconds(times[times.len() / 2])
+    let stall = writer.stop()?;
+    for id in made {
+        driver.client.delete(&id).await?;
+    }
+    driver.settle().await?;
+    Ok(Calls::new(taken, stall))
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -3,11 +3,12 @@
 #![allow(clippy::print_stdout, reason = "printing tables is what it is for")]
 
 mod copies;
+mod interruption;
 mod latency;
 mod memory;
 mod table;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tests::{product::Form, shared::World};
 
 #[tokio::main]
@@ -15,6 +16,7 @@ async fn main() -> Result<()> {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .ok();
+    interruption::watch()?;
     let wanted = std::env::args().nth(1);
     let wants = |name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
     if wants("copies") {
@@ -23,7 +25,10 @@ async fn main() -> Result<()> {
         table::write("copies", &rows)?;
     }
     if wants("end-to-end") {
-        end_to_end().await?;
+        tokio::select! {
+            measured = end_to_end() => measured?,
+            () = interruption::happened() => bail!("interrupted"),
+        }
     }
     Ok(())
 }
