@@ -107,6 +107,15 @@ pub fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
+/// Whether programs here can be given a capability, by its number: none has more than this one may
+/// have.
+pub fn can_have(capability: u32) -> Result<bool> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    let bounding = bounding.context("/proc/self/status has no CapBnd")?;
+    Ok(u64::from_str_radix(bounding.trim(), 16)? & (1 << capability) != 0)
+}
+
 /// All processes of the machine.
 pub fn all() -> Result<Vec<u32>> {
     let entries = std::fs::read_dir("/proc").context("/proc")?;

@@ -37,6 +37,14 @@ impl Form {
         folder(&format!("tests/overlays/{name}"))
     }
 
+    /// How many nodes a cluster has on which it is tried: two, unless it is for one alone.
+    pub fn nodes(self) -> u8 {
+        match self {
+            Self::OneNode | Self::Attached => 1,
+            Self::Plain | Self::FailPoints | Self::Snapshots => 2,
+        }
+    }
+
     fn has_snapshots(self) -> bool {
         matches!(self, Self::Snapshots | Self::OneNode | Self::Attached)
     }

@@ -12,7 +12,7 @@ use crate::{
     tenant::Tenant,
 };
 
-/// A two-node cluster with the product installed, and an S3 server that its pods reach.
+/// A cluster with the product installed, and an S3 server that its pods reach.
 pub struct World {
     /// The cluster.
     pub cluster: Cluster,
@@ -23,7 +23,7 @@ pub struct World {
 impl World {
     /// Starts all of it; `name` is the cluster's.
     pub async fn start(name: &str, form: Form) -> Result<Self> {
-        let cluster = Cluster::builder(name).nodes(2).start().await?;
+        let cluster = Cluster::builder(name).nodes(form.nodes()).start().await?;
         let server = S3Server::beside(&cluster).await?;
         product::load_images(&cluster, form).await?;
         product::install(&cluster, form).await?;
@@ -88,6 +88,14 @@ impl SharedSuite {
 
     /// Runs the tests, tells what there is to see if one failed, and takes the world away.
     pub fn run(self) -> std::process::ExitCode {
+        self.run_then(async |_| Ok(()))
+    }
+
+    /// [`SharedSuite::run`] with a last look at the world after the tests.
+    pub fn run_then<F>(self, look: F) -> std::process::ExitCode
+    where
+        F: AsyncFnOnce(&World) -> Result<()>,
+    {
         let world = self.world;
         self.suite.run(|passed| async move {
             let Some(world) = Arc::into_inner(world).and_then(OnceLock::into_inner) else {
@@ -96,8 +104,10 @@ impl SharedSuite {
             if !passed {
                 tracing::error!("{}", world.cluster.describe_failure().await);
             }
+            let looked = look(&world).await;
             world.server.stop().await?;
-            world.cluster.stop().await
+            world.cluster.stop().await?;
+            looked
         })
     }
 }

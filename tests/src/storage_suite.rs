@@ -47,13 +47,6 @@ impl Shape {
         }
     }
 
-    fn nodes(self) -> u8 {
-        match self {
-            Self::OneNode | Self::Attached => 1,
-            Self::TwoNodes => 2,
-        }
-    }
-
     fn form(self) -> Form {
         match self {
             Self::OneNode => Form::OneNode,
@@ -78,7 +71,7 @@ impl Run {
     /// stay in `target/storage-suite/`.
     pub async fn on(&self, name: &str) -> Result<Report> {
         let cluster = Cluster::builder(name)
-            .nodes(self.shape.nodes())
+            .nodes(self.shape.form().nodes())
             .start()
             .await?;
         let report = self.against(&cluster).await;

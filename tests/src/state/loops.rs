@@ -2,7 +2,8 @@
 //!
 //! A path does not tell whose a loop device is: the kernel shows it as the node or the container
 //! that attached it saw it. The backing file's device and inode do; and a volume's image that
-//! lies on a pool which itself lies on a loop device of ours is ours too.
+//! lies on a pool which itself lies on a loop device of ours is ours too, and so is what kubelet puts
+//! over the device of a raw block volume to keep it for its pod: a loop device on a device node.
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt as _;
@@ -18,10 +19,14 @@ pub(super) struct Loop {
     /// Its node, `/dev/loop3`.
     pub(super) path: String,
     number: (u32, u32),
-    backing_device: (u32, u32),
-    backing_inode: u64,
+    /// Device and inode of that node, which another loop device may lie on.
+    node: Option<Inode>,
+    backing: Inode,
     deleted: bool,
 }
+
+/// A file: the device that it lies on, and its inode.
+type Inode = ((u32, u32), u64);
 
 /// What a state's folder holds: its file system, and the inodes of its files.
 pub(super) struct Files {
@@ -42,7 +47,11 @@ pub(super) fn of(folder: &Path, alone: bool) -> Result<Vec<Loop>> {
         "losetup",
         &["--list", "--noheadings", "--raw", "--output", columns],
     )?;
-    let loops: Vec<Loop> = listed.lines().filter_map(parse).collect();
+    let mut loops: Vec<Loop> = listed.lines().filter_map(parse).collect();
+    for each in &mut loops {
+        let node = std::fs::metadata(&each.path).ok();
+        each.node = node.map(|node| (number(node.dev()), node.ino()));
+    }
     let device = number(std::fs::metadata(folder)?.dev());
     let mut files = Files {
         device,
@@ -61,13 +70,13 @@ fn ours(loops: &[Loop], files: &Files) -> Vec<Loop> {
             .iter()
             .filter(|candidate| !found.contains(candidate))
             .filter(|candidate| {
-                let within = candidate.backing_device == files.device
-                    && (files.inodes.contains(&candidate.backing_inode)
-                        || candidate.deleted && files.alone);
+                let (device, inode) = candidate.backing;
+                let within = device == files.device
+                    && (files.inodes.contains(&inode) || candidate.deleted && files.alone);
                 within
-                    || found
-                        .iter()
-                        .any(|outer| outer.number == candidate.backing_device)
+                    || found.iter().any(|outer| {
+                        outer.number == device || outer.node == Some(candidate.backing)
+                    })
             })
             .cloned()
             .collect();
@@ -91,8 +100,8 @@ fn parse(line: &str) -> Option<Loop> {
     Some(Loop {
         path,
         number,
-        backing_device,
-        backing_inode,
+        node: None,
+        backing: (backing_device, backing_inode),
         deleted,
     })
 }
@@ -162,6 +171,23 @@ mod tests {
         .into_iter()
         .map(|line| parse(line).unwrap())
         .collect();
+        assert_eq!(
+            names(&ours(&loops, &files(false))),
+            ["/dev/loop0", "/dev/loop1"]
+        );
+    }
+
+    #[test]
+    fn what_keeps_a_block_volume_is_ours_and_goes_before_it() {
+        let mut loops: Vec<Loop> = [
+            "/dev/loop0 7:0 0:6 132 /",
+            "/dev/loop1 7:1 254:0 12 /var/lib/fastcopy/volumes/vol-1/image",
+            "/dev/loop2 7:2 0:6 133 /",
+        ]
+        .into_iter()
+        .map(|line| parse(line).unwrap())
+        .collect();
+        loops[1].node = Some(((0, 6), 132));
         assert_eq!(
             names(&ours(&loops, &files(false))),
             ["/dev/loop0", "/dev/loop1"]

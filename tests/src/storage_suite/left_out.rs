@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 use super::Shape;
+use crate::process::can_have;
 
 /// Specs that are not run, and why.
 #[derive(Clone, Debug, Deserialize)]
@@ -31,19 +32,12 @@ impl LeftOut {
 pub(super) fn of(shape: Shape) -> Result<Vec<LeftOut>> {
     let mut all: Vec<LeftOut> =
         serde_saphyr::from_str(include_str!("left-out.yaml")).context("left-out.yaml")?;
-    let capabilities = capabilities()?;
     all.retain(|spec| spec.on.is_empty() || spec.on.iter().any(|on| on == shape.name()));
-    all.retain(|spec| {
-        spec.without_capability
-            .is_none_or(|number| capabilities & (1 << number) == 0)
-    });
-    Ok(all)
-}
-
-/// What containers here can be given: no more than this process may have.
-fn capabilities() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    let bounding = bounding.context("/proc/self/status has no CapBnd")?;
-    Ok(u64::from_str_radix(bounding.trim(), 16)?)
+    let mut kept = Vec::new();
+    for spec in all {
+        if !spec.without_capability.map_or(Ok(false), can_have)? {
+            kept.push(spec);
+        }
+    }
+    Ok(kept)
 }

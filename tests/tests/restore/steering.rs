@@ -5,13 +5,11 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::api::{ApiResource, DynamicObject, PostParams};
-use kube::core::GroupVersionKind;
-use kube::{Api, ResourceExt as _};
-use serde_json::{Value, json};
+use kube::ResourceExt as _;
+use serde_json::Value;
 use tests::{
     shared::{SharedSuite, World},
-    tenant::{Claim, Tenant, Wish},
+    tenant::{Claim, Tenant, Wish, claim_source, snapshot_source},
     wait::eventually,
 };
 
@@ -46,33 +44,20 @@ async fn original(world: &World, tenant: &Tenant<'_>) -> Result<Claim> {
     Ok(claim)
 }
 
-fn source() -> Value {
-    json!({"kind": "PersistentVolumeClaim", "name": "original"})
-}
-
 async fn clones(world: &World) -> Result<()> {
     let tenant = world.tenant("clones").await?;
     original(world, &tenant).await?;
-    comes_to_its_source(world, &tenant, "later", source()).await?;
-    bound_without_a_pod(world, &tenant, "at-once", source()).await
+    let source = claim_source("original");
+    comes_to_its_source(world, &tenant, "later", source.clone()).await?;
+    bound_without_a_pod(world, &tenant, "at-once", source).await
 }
 
 async fn snapshots(world: &World) -> Result<()> {
     let tenant = world.tenant("snapshots").await?;
     original(world, &tenant).await?;
-    let kind = GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshot");
-    let kind = ApiResource::from_gvk(&kind);
-    let snapshots =
-        Api::<DynamicObject>::namespaced_with(world.cluster.client(), &tenant.name, &kind);
-    let snapshot = DynamicObject::new("snapshot", &kind).data(json!({"spec": {
-        "volumeSnapshotClassName": "fast-csi-storage",
-        "source": {"persistentVolumeClaimName": "original"},
-    }}));
-    snapshots.create(&PostParams::default(), &snapshot).await?;
     // Not waited for: people write snapshot and PVC in one go.
-    let source = json!({
-        "apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "snapshot",
-    });
+    tenant.snapshot("snapshot", "original").await?;
+    let source = snapshot_source("snapshot");
     comes_to_its_source(world, &tenant, "later", source.clone()).await?;
     bound_without_a_pod(world, &tenant, "at-once", source).await
 }
@@ -129,7 +114,9 @@ async fn no_room(world: &World) -> Result<()> {
         size: "500Gi",
         ..EMPTY
     };
-    let claim = tenant.claim_from("large", &large, source()).await?;
+    let claim = tenant
+        .claim_from("large", &large, claim_source("original"))
+        .await?;
     eventually("it is told that there is no room", WAIT, || async {
         let warnings = tenant.warnings(&claim).await?;
         let reasons: Vec<_> = warnings.iter().map(|event| event.reason.clone()).collect();

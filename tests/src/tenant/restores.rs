@@ -1,0 +1,176 @@
+//! What the populator does and says about a PVC that it fills, and what it leaves behind: nothing.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use crds::{RestoreOrder, VolumeRestore};
+use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim};
+use kube::{Api, ResourceExt as _, api::ListParams};
+
+use super::{Claim, Tenant, traces};
+use crate::{product::NAMESPACE, wait::eventually};
+
+impl Tenant<'_> {
+    /// Waits until the PVC is bound and its VolumeRestore says that it is complete.
+    pub async fn completed(&self, claim: &str, within: Duration) -> Result<VolumeRestore> {
+        eventually(
+            &format!("PVC {claim} is filled and bound"),
+            within,
+            || async {
+                let restore = self.api::<VolumeRestore>().get(claim).await?;
+                let status = restore.status.clone().unwrap_or_default();
+                ensure!(
+                    status.phase == crds::volume_restore::Phase::Completed,
+                    "the VolumeRestore is {:?}: {:?}",
+                    status.phase,
+                    status.conditions
+                );
+                ensure!(self.phase(claim).await? == "Bound", "the PVC is not bound");
+                Ok(restore)
+            },
+        )
+        .await
+    }
+
+    /// Waits for the one Warning event of the populator about a PVC whose reason is `reason`, and
+    /// for the same words in the VolumeRestore's condition; the PVC is still Pending. Returns them.
+    pub async fn warned(&self, claim: &Claim, reason: &str, within: Duration) -> Result<String> {
+        eventually(
+            &format!("PVC {} is refused: {reason}", claim.name),
+            within,
+            || async {
+                let warnings = self.warnings(claim).await?;
+                let said = warnings.iter().map(|event| {
+                    let reason = event.reason.clone().unwrap_or_default();
+                    (reason, event.message.clone().unwrap_or_default())
+                });
+                let said: Vec<_> = said.collect();
+                let restore = self.api::<VolumeRestore>().get(&claim.name).await?;
+                let status = restore.status.unwrap_or_default();
+                let ready = status
+                    .conditions
+                    .iter()
+                    .find(|condition| condition.type_ == crds::READY);
+                let ready = ready.context("the VolumeRestore has no Ready condition")?;
+                ensure!(
+                    ready.reason == reason,
+                    "its condition is {}: {}",
+                    ready.reason,
+                    ready.message
+                );
+                ensure!(ready.status == "False", "its condition is {}", ready.status);
+                let same = said
+                    .iter()
+                    .filter(|(_, message)| *message == ready.message)
+                    .count();
+                ensure!(
+                    same == 1,
+                    "the condition says {:?}, the events {said:?}",
+                    ready.message
+                );
+                ensure!(said.len() == 1, "there is more than one Warning: {said:?}");
+                ensure!(
+                    self.phase(&claim.name).await? == "Pending",
+                    "the PVC is not Pending"
+                );
+                Ok(ready.message.clone())
+            },
+        )
+        .await
+    }
+
+    /// The populator's Warning events about a PVC.
+    pub async fn warnings(&self, claim: &Claim) -> Result<Vec<Event>> {
+        let mut events = self.told(claim).await?;
+        events.retain(|event| event.type_.as_deref() == Some("Warning"));
+        Ok(events)
+    }
+
+    /// The populator's events about a PVC.
+    pub async fn told(&self, claim: &Claim) -> Result<Vec<Event>> {
+        let selector = format!("involvedObject.uid={}", claim.uid);
+        let events = self
+            .api::<Event>()
+            .list(&ListParams::default().fields(&selector))
+            .await?;
+        let ours = |event: &Event| {
+            let source = event
+                .source
+                .as_ref()
+                .and_then(|source| source.component.as_deref());
+            [event.reporting_component.as_deref(), source].contains(&Some("populator"))
+        };
+        Ok(events.items.into_iter().filter(ours).collect())
+    }
+
+    /// Waits until bytes are being written for the PVC.
+    pub async fn restoring(&self, claim: &str, within: Duration) -> Result<RestoreOrder> {
+        let uid = self
+            .api::<PersistentVolumeClaim>()
+            .get(claim)
+            .await?
+            .uid()
+            .context("a UID")?;
+        let orders = Api::<RestoreOrder>::namespaced(self.cluster.client(), NAMESPACE);
+        eventually(&format!("PVC {claim} is being filled"), within, || async {
+            let order = orders.get(&format!("pvc-{uid}")).await?;
+            let status = order.status.clone().unwrap_or_default();
+            let progress = status.progress.unwrap_or_default();
+            ensure!(
+                progress.bytes_written > 0,
+                "the order is {:?}: {progress:?}",
+                status.state
+            );
+            Ok(order)
+        })
+        .await
+    }
+
+    /// Waits until a deleted PVC and its VolumeRestore are gone, and nothing is left of them.
+    pub async fn forgotten(&self, claim: &Claim, within: Duration) -> Result<()> {
+        eventually(
+            &format!("PVC {} is forgotten", claim.name),
+            within,
+            || async {
+                let claims = self.api::<PersistentVolumeClaim>();
+                ensure!(
+                    claims.get_opt(&claim.name).await?.is_none(),
+                    "the PVC is there"
+                );
+                let restores = self.api::<VolumeRestore>();
+                ensure!(
+                    restores.get_opt(&claim.name).await?.is_none(),
+                    "the VolumeRestore is there"
+                );
+                Ok(())
+            },
+        )
+        .await?;
+        self.nothing_left(claim, within).await
+    }
+
+    /// Waits until nothing of a restore is left: no order, no PV, and on no node a volume in the
+    /// pool, a loop device on it, a mount or a folder of the agent's.
+    pub async fn nothing_left(&self, claim: &Claim, within: Duration) -> Result<()> {
+        let name = format!("pvc-{}", claim.uid);
+        eventually(&format!("nothing is left of {name}"), within, || async {
+            let client = self.cluster.client();
+            let orders = Api::<RestoreOrder>::namespaced(client.clone(), NAMESPACE);
+            if let Some(order) = orders.get_opt(&name).await? {
+                bail!(
+                    "RestoreOrder: goal {:?}, status {:?}",
+                    order.spec.goal,
+                    order.status
+                );
+            }
+            let volumes: Api<PersistentVolume> = Api::all(client);
+            ensure!(volumes.get_opt(&name).await?.is_none(), "the PV is there");
+            for node in self.cluster.nodes() {
+                let traces = traces::of(node, &name)?;
+                ensure!(traces.is_empty(), "on {}: {traces:?}", node.name());
+            }
+            Ok(())
+        })
+        .await
+    }
+}
