@@ -8,6 +8,8 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin
 CARGO := cargo
 RUN := $(CARGO) run --quiet --release --package tests --bin
+# Always for the whole workspace: then dependencies have one set of features, and are built once.
+DRIVER_SUITE := $(CARGO) test --release --workspace --features driver/failpoints --test suite
 
 .PHONY: help
 help: ## This list
@@ -26,9 +28,9 @@ demo-down: ## Takes the demo away: processes, mounts, loop devices, namespaces, 
 test: tools lint ## Every check, in its short form
 	$(CARGO) test --quiet --release --workspace --doc
 	# The driver's own suite with its fail points; then the driver as it is shipped, for the others.
-	$(CARGO) test --release --package driver --features failpoints --lib --bins --tests
-	$(CARGO) build --quiet --release --package driver
-	$(CARGO) test --release --workspace --exclude driver --lib --bins --tests
+	$(DRIVER_SUITE) --lib --bins
+	$(CARGO) build --quiet --release --workspace
+	$(CARGO) test --release --workspace --exclude driver --test '*'
 
 .PHONY: bench
 bench: tools ## Tables of measurements; the same figures as JSON under target/bench/
@@ -41,8 +43,7 @@ e2e-storage: tools ## Kubernetes' own end-to-end suite for external storage, eve
 .PHONY: crash
 crash: ## 1,000 rounds of kill -9 and 200 power cuts, at random moments of random operations
 	CRASH_ROUNDS=$${CRASH_ROUNDS:-1000} POWER_ROUNDS=$${POWER_ROUNDS:-200} \
-	$(CARGO) test --release --package driver --features failpoints --test suite -- \
-		--nocapture --test-threads=1 model:: power::
+	$(DRIVER_SUITE) -- --nocapture --test-threads=1 model:: power::
 
 .PHONY: lint
 lint: ## Formatting and clippy, warnings refused
@@ -60,4 +61,4 @@ tools: ## Installs what is missing and builds the pinned Kubernetes components a
 
 .PHONY: sanity
 sanity: tools ## csi-sanity for mounted and block volumes, with its own summaries
-	$(CARGO) test --release --package driver --features failpoints --test suite -- sanity --nocapture
+	$(DRIVER_SUITE) -- sanity --nocapture

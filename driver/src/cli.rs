@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use csi::endpoint::EndpointError;
@@ -146,6 +147,21 @@ pub struct Arguments {
     #[arg(long, help_heading = "Observation")]
     no_http: bool,
 
+    /// How often pool and volumes are looked at for what is wrong with them, in seconds. What is
+    /// seen twice is told
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 60,
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Observation"
+    )]
+    monitor_interval: u32,
+
+    /// Tell it as Events of the Node too, by the Pod's service account
+    #[arg(long, help_heading = "Observation")]
+    events: bool,
+
     /// The form of log lines
     #[arg(long, value_enum, default_value_t = LogFormat::Text, help_heading = "Observation")]
     pub log_format: LogFormat,
@@ -265,6 +281,8 @@ impl Arguments {
             endpoint: absolute("--endpoint", &endpoint)?,
             registration,
             http: (!self.no_http).then_some(self.http_address),
+            monitor_interval: Duration::from_secs(self.monitor_interval.into()),
+            events: self.events,
         })
     }
 

@@ -21,6 +21,7 @@ pub mod health;
 pub mod http;
 pub mod kernel;
 pub mod metrics;
+pub mod monitor;
 pub mod operations;
 pub mod pool;
 pub mod registration;

@@ -38,6 +38,12 @@ fn main() -> ExitCode {
     if let Err(mistake) = log(&arguments) {
         return refuse(&mistake, CONFIGURATION);
     }
+    // Two crypto providers in one process would be a panic at the first connection; this one is
+    // chosen before anything connects.
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    if provider.install_default().is_err() {
+        return refuse(&"another TLS provider was installed first", 1);
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&format!("cannot start threads: {error}"), 1),

@@ -11,6 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tonic::Code;
 
+use crate::operations::health::Trouble;
 use crate::pool::Pool;
 
 /// Bounds of the histogram's buckets, in seconds: from a look at the mount table to a stuck disk.
@@ -20,6 +21,16 @@ const BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 
 struct Call {
     method: &'static str,
     code: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OneVolume {
+    volume: String,
 }
 
 /// All metrics, prefixed `fastcopy_`.
@@ -33,6 +44,8 @@ pub struct Metrics {
     pinned: Gauge,
     volumes: Gauge,
     longest_freeze: Gauge<f64, AtomicU64>,
+    extents: Family<OneVolume, Gauge>,
+    troubles: Family<Reason, Gauge>,
 }
 
 impl Default for Metrics {
@@ -60,6 +73,12 @@ impl Default for Metrics {
         let help = "What is promised to volumes, whether or not they have filled it";
         registry.register_with_unit("pool_promised", help, Unit::Bytes, promised.clone());
         registry.register("volumes", "Volumes in the pool", volumes.clone());
+        let extents = Family::<OneVolume, Gauge>::default();
+        let help = "In how many pieces a volume lay when it was copied or measured last";
+        registry.register("volume_extents", help, extents.clone());
+        let troubles = Family::<Reason, Gauge>::default();
+        let help = "What is wrong with the pool and its volumes, counted by reason";
+        registry.register("troubles", help, troubles.clone());
         Self {
             registry,
             calls,
@@ -69,6 +88,8 @@ impl Default for Metrics {
             pinned,
             volumes,
             longest_freeze,
+            extents,
+            troubles,
         }
     }
 }
@@ -83,6 +104,15 @@ impl Metrics {
         self.calls
             .get_or_create(&call)
             .observe(elapsed.as_secs_f64());
+    }
+
+    /// Takes what is wrong in place of what was.
+    pub fn set_troubles(&self, troubles: &[Trouble]) {
+        self.troubles.clear();
+        for trouble in troubles {
+            let reason = trouble.finding.reason;
+            self.troubles.get_or_create(&Reason { reason }).inc();
+        }
     }
 
     /// All metrics as text, the pool's figures as of now. A pool that does not tell its capacity
@@ -102,6 +132,12 @@ impl Metrics {
         self.volumes.set(number(totals.volumes as u64));
         self.longest_freeze
             .set(pool.freezes.longest().as_secs_f64());
+        self.extents.clear();
+        for (id, extents) in pool.fragments.all() {
+            let volume = id.to_string();
+            let one = self.extents.get_or_create(&OneVolume { volume });
+            one.set(number(extents));
+        }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

@@ -2,6 +2,7 @@
 
 mod backing;
 mod books;
+mod fragments;
 mod freezes;
 mod layout;
 mod locks;
@@ -20,6 +21,7 @@ use crate::volume::{GroupId, NodeName, SnapshotId, VolumeId};
 
 pub use backing::{BackingError, MINIMUM as MINIMUM_POOL, PoolKind};
 pub use books::{AdmissionError, Books, Policy, Promise, Totals};
+pub use fragments::Fragments;
 pub use freezes::Freezes;
 pub use layout::Layout;
 pub use locks::{Busy, Lock, Locks};
@@ -27,7 +29,6 @@ pub use records::{
     AttachmentRecord, GroupRecord, Intent, Member, Record, RecordError, SnapshotRecord, Source,
     StagingRecord, VolumeRecord,
 };
-pub use space::owned_by;
 
 /// What btrfs may need for itself, in hundredths: it writes its metadata twice, gives them space
 /// in large pieces, and has about 0.6 KiB of them for every 4 KiB that lie by themselves.
@@ -69,6 +70,8 @@ pub struct Pool {
     pub max_volumes: Option<u64>,
     /// For how long volumes were frozen.
     pub freezes: Freezes,
+    /// In how many extents volumes lie.
+    pub fragments: Fragments,
     /// Keeps other processes out until this one ends.
     _exclusive: File,
 }
@@ -130,6 +133,7 @@ impl Pool {
             attaching: Mutex::default(),
             max_volumes: settings.max_volumes,
             freezes: Freezes::default(),
+            fragments: Fragments::default(),
             _exclusive: backing.exclusive,
         };
         recovery::run(&pool)?;
@@ -161,6 +165,7 @@ impl Pool {
         ];
         clear_folder(&layout.folder(id), &records)?;
         self.books.release(id);
+        self.fragments.forget(id);
         Ok(())
     }
 

@@ -21,6 +21,7 @@ use tonic::transport::Server;
 use crate::health::Health;
 use crate::http;
 use crate::metrics::Metrics;
+use crate::monitor::{self, Events};
 use crate::pool::{OpenError, Pool, PoolSettings};
 use crate::registration::{Registrar, RegistrationError};
 use crate::rpc::Services;
@@ -46,6 +47,10 @@ pub struct Settings {
     pub registration: Option<RegistrationSettings>,
     /// Where `/healthz` and `/metrics` are served, if they are.
     pub http: Option<SocketAddr>,
+    /// How often pool and volumes are looked at.
+    pub monitor_interval: Duration,
+    /// Whether what is wrong is told as Events of the Node.
+    pub events: bool,
 }
 
 /// How kubelet learns of the driver.
@@ -80,6 +85,9 @@ pub enum ServerError {
     /// Kubelet cannot be told.
     #[error(transparent)]
     Registration(#[from] RegistrationError),
+    /// Events cannot be written.
+    #[error("cannot reach Kubernetes, of which --events needs the Pod's service account: {0}")]
+    Events(Box<kube::Error>),
     /// It could not be asked to end.
     #[error("cannot wait for signals: {0}")]
     Signals(io::Error),
@@ -93,7 +101,7 @@ impl ServerError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Pool(error) => error.is_configuration(),
-            Self::Listen(_) => true,
+            Self::Listen(_) | Self::Events(_) => true,
             Self::Serve(_)
             | Self::Http { .. }
             | Self::Registration(_)
@@ -121,6 +129,17 @@ pub async fn run(settings: Settings, end: CancellationToken) -> Result<(), Serve
         services.clone(),
         end.clone(),
     ));
+    let events = if settings.events {
+        let connected = Events::connect(&settings.name, settings.pool.node).await;
+        Some(connected.map_err(|error| ServerError::Events(Box::new(error)))?)
+    } else {
+        None
+    };
+    let (watched, watch_end) = (services.clone(), end.clone());
+    parts.spawn(async move {
+        monitor::run(watched, settings.monitor_interval, events, watch_end).await;
+        Ok(())
+    });
     if let Some(address) = settings.http {
         parts.spawn(serve_http(address, services.clone(), end.clone()));
     }

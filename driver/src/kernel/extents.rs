@@ -104,18 +104,28 @@ impl Iterator for Extents<'_> {
     }
 }
 
-/// How many bytes of the file at `path` lie in blocks that no other file has.
-pub fn owned(path: &Path) -> Result<u64, Failed> {
+/// How a file lies on its file system, in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Survey {
+    /// How many bytes lie in blocks that no other file has.
+    pub owned: u64,
+    /// In how many extents it lies.
+    pub extents: u64,
+}
+
+/// Goes through all extents of the file at `path`.
+pub fn survey(path: &Path) -> Result<Survey, Failed> {
     let attempt = || format!("read the extents of {}", path.display());
     let file = File::open(path).attempt(attempt)?;
-    let mut owned = 0;
+    let mut survey = Survey::default();
     for extent in of(&file, 0) {
         let extent = extent.attempt(attempt)?;
+        survey.extents += 1;
         if !extent.is_shared() {
-            owned += extent.length;
+            survey.owned += extent.length;
         }
     }
-    Ok(owned)
+    Ok(survey)
 }
 
 /// Whether anything was ever written to the file at `path`.
@@ -128,11 +138,4 @@ pub fn is_written(path: &Path) -> Result<bool, Failed> {
         }
     }
     Ok(false)
-}
-
-/// The number of extents of the file at `path`.
-pub fn count(path: &Path) -> Result<u64, Failed> {
-    let attempt = || format!("count the extents of {}", path.display());
-    let file = File::open(path).attempt(attempt)?;
-    raw::fiemap_count(&file).attempt(attempt)
 }

@@ -20,7 +20,7 @@ use super::{Attempt as _, DeviceNumber, Failed, raw};
 pub const GUARD: &str = "thaw-guard";
 
 /// How long anything stays frozen at most: then the guard thaws it, and the snapshot fails.
-const LONGEST: Duration = Duration::from_secs(30);
+pub const LONGEST: Duration = Duration::from_secs(30);
 
 /// A mounted file system that is to be frozen.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -115,20 +115,9 @@ pub fn bind(
     let from = open_directory(source)?;
     let onto = open_directory(target)?;
     let attempt = || format!("bind {} to {}", source.display(), target.display());
-    let found = rustix::fs::fstat(&from).attempt(attempt)?;
-    let found = DeviceNumber::from_dev(found.st_dev);
-    if found != expected {
-        let path = source.display().to_string();
-        return Err(MountError::Mismatch {
-            path,
-            found,
-            expected,
-        });
-    }
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH;
-    let copy = rustix::mount::open_tree(&from, "", flags).attempt(attempt)?;
+    let found = rustix::fs::fstat(&from).attempt(attempt)?.st_dev;
+    matching(source, DeviceNumber::from_dev(found), expected)?;
+    let copy = copy_of_mount(&from).attempt(attempt)?;
     // The kernel clears before it sets, and wants the access time's bits cleared all together.
     let all = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NOSUID
@@ -148,22 +137,30 @@ pub fn bind_node(node: &Path, expected: DeviceNumber, target: &Path) -> Result<(
     let from = open_path(node, OFlags::empty())?;
     let onto = open_path(target, OFlags::empty())?;
     let attempt = || format!("bind {} to {}", node.display(), target.display());
-    let found = rustix::fs::fstat(&from).attempt(attempt)?;
-    let found = DeviceNumber::from_dev(found.st_rdev);
-    if found != expected {
-        let path = node.display().to_string();
-        return Err(MountError::Mismatch {
-            path,
-            found,
-            expected,
-        });
+    let found = rustix::fs::fstat(&from).attempt(attempt)?.st_rdev;
+    matching(node, DeviceNumber::from_dev(found), expected)?;
+    let copy = copy_of_mount(&from).attempt(attempt)?;
+    attach(&copy, &onto).attempt(attempt)?;
+    Ok(())
+}
+
+fn matching(path: &Path, found: DeviceNumber, expected: DeviceNumber) -> Result<(), MountError> {
+    if found == expected {
+        return Ok(());
     }
+    Err(MountError::Mismatch {
+        path: path.display().to_string(),
+        found,
+        expected,
+    })
+}
+
+/// What is at an open file or directory, as a mount of its own that is nowhere yet.
+fn copy_of_mount(from: &OwnedFd) -> rustix::io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
-    let copy = rustix::mount::open_tree(&from, "", flags).attempt(attempt)?;
-    attach(&copy, &onto).attempt(attempt)?;
-    Ok(())
+    rustix::mount::open_tree(from, "", flags)
 }
 
 /// How often XFS tries again to write metadata that its device refuses.

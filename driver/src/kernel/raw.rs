@@ -325,19 +325,3 @@ pub(super) fn fiemap(file: impl AsFd, start: u64, count: usize) -> io::Result<(V
         .map(|it| Extent::new(it.logical, it.physical, it.length, it.flags));
     Ok((extents.collect(), last))
 }
-
-/// How many extents a file has.
-pub(super) fn fiemap_count(file: impl AsFd) -> io::Result<u64> {
-    let mut header = FiemapHeader {
-        start: 0,
-        length: u64::MAX,
-        flags: FIEMAP_SYNC,
-        mapped_extents: 0,
-        extent_count: 0,
-        reserved: 0,
-    };
-    // SAFETY: with room for no extent FS_IOC_FIEMAP only reads and writes the header, which
-    // outlives the call; the descriptor is open, for it is borrowed.
-    checked(unsafe { libc::ioctl(file.as_fd().as_raw_fd(), FIEMAP, &raw mut header) })?;
-    Ok(header.mapped_extents.into())
-}

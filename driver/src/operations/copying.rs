@@ -5,17 +5,18 @@
 //! it cannot grow any more.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tonic::Code;
 
 use super::Coded;
 use crate::failpoint;
-use crate::kernel::freezing::{self, FreezeError, Target};
+use crate::kernel::extents::Survey;
+use crate::kernel::freezing::{self, FreezeError, LONGEST, Target};
 use crate::kernel::loop_device::LoopDevice;
 use crate::kernel::mount_table::MountTable;
 use crate::kernel::{Attempt as _, Failed, files, reflink};
-use crate::pool::{AdmissionError, Intent, Pool, Promise, RecordError, owned_by};
+use crate::pool::{AdmissionError, Intent, Pool, Promise, RecordError};
 use crate::volume::VolumeId;
 
 /// A volume, and the new image that is to show it.
@@ -53,6 +54,18 @@ pub enum CopyError {
     /// The pool does not admit it.
     #[error(transparent)]
     Admission(#[from] AdmissionError),
+    /// A freeze would not last until all is copied.
+    #[error(
+        "the volumes lie in {extents} extents, which take {forecast:?} to copy, and writers are \
+         held up for {LONGEST:?} at most; move the data to a new volume, or take snapshots with \
+         freeze: \"false\" in the VolumeSnapshotClass, which hold writers up for as long as it takes"
+    )]
+    Fragmented {
+        /// In how many pieces they lie.
+        extents: u64,
+        /// How long a copy takes on this machine when it is quick.
+        forecast: Duration,
+    },
     /// A file system could not be frozen, or did not stay so.
     #[error(transparent)]
     Freeze(#[from] FreezeError),
@@ -68,6 +81,7 @@ impl Coded for CopyError {
     fn code(&self) -> Code {
         match self {
             Self::Admission(error) => error.code(),
+            Self::Fragmented { .. } => Code::FailedPrecondition,
             Self::Freeze(
                 FreezeError::Frozen(_) | FreezeError::Thawed(_) | FreezeError::Replaced(_),
             ) => Code::Aborted,
@@ -92,8 +106,8 @@ enum Quieting {
 
 /// Copies the images.
 pub fn copy<'a>(pool: &'a Pool, plan: &Plan<'_>) -> Result<Copied<'a>, CopyError> {
-    let estimates = owned(pool, plan.copies)?;
-    let mut promises = vec![pool.pin(estimates)?];
+    let before = survey(pool, plan.copies)?;
+    let mut promises = vec![pool.pin(before.owned)?];
     let quietings = quietings(pool, plan)?;
     for quieting in &quietings {
         if let Quieting::Sync(device) = quieting {
@@ -110,6 +124,8 @@ pub fn copy<'a>(pool: &'a Pool, plan: &Plan<'_>) -> Result<Copied<'a>, CopyError
     let frozen = if targets.is_empty() {
         None
     } else {
+        let forecast = pool.fragments.forecast(before.extents);
+        check_fragments(before.extents, forecast)?;
         let volumes = plan.copies.iter().map(|copy| copy.source.clone()).collect();
         Intent { volumes }.write(plan.intent)?;
         Some(failpoint::around("copy.freeze", || {
@@ -117,16 +133,19 @@ pub fn copy<'a>(pool: &'a Pool, plan: &Plan<'_>) -> Result<Copied<'a>, CopyError
         })?)
     };
     // Without a measurement of the whole pool, which would take its time.
-    let grown = owned(pool, plan.copies)?.saturating_sub(estimates);
+    let now = survey(pool, plan.copies)?;
+    let grown = now.owned.saturating_sub(before.owned);
     if grown > 0 {
         promises.push(pool.books.pin(grown, pool.space()?)?);
     }
+    let begin = Instant::now();
     let images = failpoint::around("copy.clone", || {
         plan.copies
             .iter()
             .map(|copy| reflink::copy(&pool.layout.image(&copy.source), &copy.image))
             .collect::<Result<Vec<_>, Failed>>()
     })?;
+    pool.fragments.learn(now.extents, begin.elapsed());
     let frozen = match frozen {
         Some(frozen) => failpoint::around("copy.thaw", || frozen.thaw())?,
         None => Duration::ZERO,
@@ -143,12 +162,24 @@ pub fn copy<'a>(pool: &'a Pool, plan: &Plan<'_>) -> Result<Copied<'a>, CopyError
     Ok(Copied { promises, frozen })
 }
 
-/// How many bytes the sources have for themselves.
-fn owned(pool: &Pool, copies: &[Copy]) -> Result<u64, Failed> {
-    copies
-        .iter()
-        .map(|copy| owned_by(&pool.layout, &copy.source))
-        .sum()
+/// What the sources have for themselves, and in how many extents they lie, all together.
+fn survey(pool: &Pool, copies: &[Copy]) -> Result<Survey, Failed> {
+    let mut all = Survey::default();
+    for copy in copies {
+        let one = pool.survey(&copy.source)?;
+        all.owned += one.owned;
+        all.extents += one.extents;
+    }
+    Ok(all)
+}
+
+/// Writers who wait in vain are worse off than by a refusal: the guard would thaw before the copy
+/// is complete, and so at every retry.
+fn check_fragments(extents: u64, forecast: Option<Duration>) -> Result<(), CopyError> {
+    match forecast {
+        Some(forecast) if forecast >= LONGEST => Err(CopyError::Fragmented { extents, forecast }),
+        _ => Ok(()),
+    }
 }
 
 fn quietings(pool: &Pool, plan: &Plan<'_>) -> Result<Vec<Quieting>, Failed> {
@@ -177,4 +208,19 @@ fn sync(device: &Path) -> Result<(), Failed> {
         .open(device)
         .and_then(|device| device.sync_all())
         .attempt(|| format!("sync {}", device.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_freeze_that_would_not_last_is_not_begun() {
+        assert!(check_fragments(u64::MAX, None).is_ok(), "nothing is known");
+        let shorter = LONGEST - Duration::from_millis(1);
+        assert!(check_fragments(1_000_000, Some(shorter)).is_ok());
+        let error = check_fragments(2_000_000, Some(LONGEST)).unwrap_err();
+        assert_eq!(error.code(), Code::FailedPrecondition);
+        assert!(error.to_string().contains("2000000 extents"), "{error}");
+    }
 }

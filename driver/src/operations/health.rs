@@ -4,84 +4,23 @@
 //! Nothing is changed and no lock is taken, so a volume's health can be asked for at any time,
 //! while an operation on it hangs too.
 
+mod finding;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+pub use finding::{Finding, Severity, unwritable};
+use finding::{Mounted, Observed, Strain, judge, nearly_full, strained};
+
 use super::list::{self, ListError, Listed, Page};
 use super::validate::LookupError;
-use crate::bytes::Bytes;
 use crate::kernel::Failed;
 use crate::kernel::files::Space;
 use crate::kernel::loop_device::LoopDevice;
 use crate::kernel::mount_table::{MountTable, existing, is_node};
 use crate::kernel::superblock::{self, Superblock};
-use crate::pool::{Pool, RecordError, StagingRecord, Totals, VolumeRecord};
+use crate::pool::{Pool, RecordError, StagingRecord, VolumeRecord};
 use crate::volume::{FileSystem, OfVolume, VolumeId};
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Severity {
-    /// It works, but worse than it should.
-    Degraded,
-    /// It cannot be used now.
-    Inaccessible,
-    /// Some of its data is gone.
-    DataLoss,
-}
-
-/// Something that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// How bad it is.
-    pub severity: Severity,
-    /// What it is, in a word for programs.
-    pub reason: &'static str,
-    /// What it is and what to do, in a sentence for people.
-    pub message: String,
-}
-
-/// What is seen of a volume.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Observed {
-    /// Why its record cannot be used.
-    damage: Option<String>,
-    /// Its image.
-    path: PathBuf,
-    /// How long the image is; `None` when it is gone.
-    length: Option<u64>,
-    /// How long it has to be.
-    size: u64,
-    /// The volume's device, and what it says when it is read.
-    device: Option<(PathBuf, Option<String>)>,
-    /// Its file system, where it is mounted.
-    mounted: Option<Mounted>,
-    /// A path at which it was staged, and at which something else is mounted now.
-    foreign: Option<PathBuf>,
-    /// A path at which it was said to be, and is not.
-    absent: Option<PathBuf>,
-    /// Whether the kernel has noted errors in its file system.
-    errors: bool,
-    /// What is wrong with its pool.
-    strain: Option<Strain>,
-}
-
-/// A file system in use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Mounted {
-    point: PathBuf,
-    /// Whether it takes no writes although it is staged for writing.
-    read_only: bool,
-    /// What it says when it is opened.
-    complaint: Option<String>,
-}
-
-/// A pool in which more is promised than there is, and little is left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Strain {
-    used: u64,
-    total: u64,
-    promised: u64,
-}
 
 /// What all volumes share at one moment, looked at once for all.
 #[derive(Debug)]
@@ -123,37 +62,45 @@ pub fn volumes(
     }))
 }
 
+/// Something that is wrong with a volume, or, without one, with the pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// The volume.
+    pub volume: Option<VolumeId>,
+    /// What is wrong.
+    pub finding: Finding,
+}
+
+/// All that is wrong, each thing once.
+pub fn everything(pool: &Pool) -> Result<Vec<Trouble>, ListError> {
+    let of_pool = self::pool(pool)?.into_iter().map(|finding| Trouble {
+        volume: None,
+        finding,
+    });
+    let mut all: Vec<_> = of_pool.collect();
+    let around = Surroundings {
+        // Said of the pool already.
+        strain: None,
+        ..Surroundings::look(pool)?
+    };
+    for id in list::ids::<OfVolume>(&pool.layout.volumes())? {
+        let findings = observe(pool, &id, &around, &[]).map(judge);
+        all.extend(findings.into_iter().flatten().map(|finding| Trouble {
+            volume: Some(id.clone()),
+            finding,
+        }));
+    }
+    Ok(all)
+}
+
 /// What is wrong with the pool, apart from writes that fail.
 pub fn pool(pool: &Pool) -> Result<Vec<Finding>, Failed> {
     let strain = strain(pool, pool.space()?);
     Ok(strain.map(nearly_full).into_iter().collect())
 }
 
-/// What it means that the pool does not take a write.
-pub fn unwritable(complaint: &str) -> Finding {
-    Finding {
-        severity: Severity::Inaccessible,
-        reason: "PoolNotWritable",
-        message: format!(
-            "{complaint}; every volume of this node is about to fail: look at the pool's disk and \
-             at the kernel's log"
-        ),
-    }
-}
-
 fn strain(pool: &Pool, space: Space) -> Option<Strain> {
     strained(space, pool.books.totals(), pool.books.stop_percent())
-}
-
-/// While every promise can be kept, a pool may be as full as it likes.
-fn strained(space: Space, totals: Totals, stop_percent: u64) -> Option<Strain> {
-    let promised = totals.promised.saturating_add(totals.pinned);
-    let percent = space.used.saturating_mul(100) / space.total.max(1);
-    (promised > space.total && percent >= stop_percent).then_some(Strain {
-        used: space.used,
-        total: space.total,
-        promised,
-    })
 }
 
 /// `None` when there is no such volume.
@@ -254,264 +201,5 @@ fn is_at(
         Some(_) => table
             .at(&path)
             .is_some_and(|mount| mount.device == device.number()),
-    }
-}
-
-/// No two findings have one reason.
-fn judge(observed: Observed) -> Vec<Finding> {
-    let found = |severity, reason, message| Finding {
-        severity,
-        reason,
-        message,
-    };
-    if let Some(damage) = observed.damage {
-        return vec![found(Severity::Inaccessible, "RecordDamaged", damage)];
-    }
-    let mut findings = Vec::new();
-    let image = observed.path.display();
-    match observed.length {
-        None => findings.push(found(
-            Severity::DataLoss,
-            "ImageMissing",
-            format!("the image {image} is gone; restore the volume from a snapshot or a backup"),
-        )),
-        Some(length) if length < observed.size => findings.push(found(
-            Severity::DataLoss,
-            "ImageShort",
-            format!(
-                "the image {image} has {length} bytes of {}; end the pods that use the volume, and \
-                 restore it from a snapshot or a backup",
-                observed.size
-            ),
-        )),
-        Some(_) => {}
-    }
-    if let Some(point) = observed.foreign {
-        findings.push(found(
-            Severity::DataLoss,
-            "ImageReplaced",
-            format!(
-                "what is mounted at {} is not the image {image} any more; copy away what is \
-                 needed before the pods that use the volume end",
-                point.display()
-            ),
-        ));
-    }
-    if let Some((device, Some(complaint))) = observed.device {
-        findings.push(found(
-            Severity::Inaccessible,
-            "DeviceFailed",
-            format!(
-                "{complaint}; look at the pool's disk and at the kernel's log for {}, then \
-                 restart the pods that use the volume",
-                device.display()
-            ),
-        ));
-    }
-    if let Some(mounted) = &observed.mounted
-        && let Some(complaint) = &mounted.complaint
-    {
-        findings.push(found(
-            Severity::Inaccessible,
-            "FileSystemShutDown",
-            format!(
-                "the file system at {} does not work any more ({complaint}); look at the kernel's \
-                 log, then end the pods that use the volume: it is recovered when it is staged \
-                 anew",
-                mounted.point.display()
-            ),
-        ));
-    }
-    if let Some(mounted) = observed.mounted.filter(|mounted| mounted.read_only) {
-        findings.push(found(
-            Severity::Degraded,
-            "FileSystemReadOnly",
-            format!(
-                "the file system at {} takes no writes any more; look at the kernel's log, then \
-                 end the pods that use the volume: it is checked when it is staged anew",
-                mounted.point.display()
-            ),
-        ));
-    }
-    if observed.errors {
-        findings.push(found(
-            Severity::Degraded,
-            "FileSystemErrors",
-            format!(
-                "the kernel met errors in the file system of {image}; take a snapshot, then end \
-                 the pods that use the volume: it is checked when it is staged anew"
-            ),
-        ));
-    }
-    if let Some(path) = observed.absent {
-        findings.push(found(
-            Severity::Inaccessible,
-            "NotMounted",
-            format!(
-                "the volume is not mounted at {}; delete the pod, so that kubelet publishes it \
-                 anew",
-                path.display()
-            ),
-        ));
-    }
-    findings.extend(observed.strain.map(nearly_full));
-    findings
-}
-
-fn nearly_full(strain: Strain) -> Finding {
-    Finding {
-        severity: Severity::Degraded,
-        reason: "PoolNearlyFull",
-        message: format!(
-            "{} of the pool's {} are in use, and {} are promised; writes fail when it is full: \
-             delete volumes or snapshots, or give it a larger pool",
-            Bytes(strain.used),
-            Bytes(strain.total),
-            Bytes(strain.promised)
-        ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn well() -> Observed {
-        Observed {
-            path: "/pool/image".into(),
-            length: Some(4096),
-            size: 4096,
-            device: Some(("/dev/loop7".into(), None)),
-            mounted: Some(Mounted {
-                point: "/staging".into(),
-                read_only: false,
-                complaint: None,
-            }),
-            ..Observed::default()
-        }
-    }
-
-    #[test]
-    fn what_is_well_has_nothing_said_of_it() {
-        assert_eq!(judge(well()), []);
-        let unstaged = Observed {
-            device: None,
-            mounted: None,
-            length: Some(8192),
-            ..well()
-        };
-        assert_eq!(judge(unstaged), [], "an expansion may be under way");
-    }
-
-    #[test]
-    fn each_trouble_has_its_reason() {
-        use Severity::{DataLoss, Degraded, Inaccessible};
-        let mounted = |read_only, complaint: Option<&str>| Observed {
-            mounted: Some(Mounted {
-                point: "/staging".into(),
-                read_only,
-                complaint: complaint.map(str::to_owned),
-            }),
-            ..well()
-        };
-        let failed = Some("cannot read /dev/loop7: input/output error".to_owned());
-        let strain = strained(
-            Space {
-                total: 100,
-                used: 90,
-            },
-            Totals {
-                promised: 90,
-                pinned: 20,
-                volumes: 1,
-            },
-            90,
-        );
-        for (observed, severity, reason) in [
-            (
-                Observed {
-                    damage: Some("damaged".into()),
-                    ..Observed::default()
-                },
-                Inaccessible,
-                "RecordDamaged",
-            ),
-            (
-                Observed {
-                    length: None,
-                    ..well()
-                },
-                DataLoss,
-                "ImageMissing",
-            ),
-            (
-                Observed {
-                    length: Some(4095),
-                    ..well()
-                },
-                DataLoss,
-                "ImageShort",
-            ),
-            (
-                Observed {
-                    foreign: Some("/staging".into()),
-                    ..well()
-                },
-                DataLoss,
-                "ImageReplaced",
-            ),
-            (
-                Observed {
-                    device: Some(("/dev/loop7".into(), failed)),
-                    ..well()
-                },
-                Inaccessible,
-                "DeviceFailed",
-            ),
-            (
-                mounted(false, Some("input/output error")),
-                Inaccessible,
-                "FileSystemShutDown",
-            ),
-            (mounted(true, None), Degraded, "FileSystemReadOnly"),
-            (
-                Observed {
-                    errors: true,
-                    ..well()
-                },
-                Degraded,
-                "FileSystemErrors",
-            ),
-            (
-                Observed {
-                    absent: Some("/target".into()),
-                    ..well()
-                },
-                Inaccessible,
-                "NotMounted",
-            ),
-            (Observed { strain, ..well() }, Degraded, "PoolNearlyFull"),
-        ] {
-            let findings = judge(observed);
-            assert_eq!(findings.len(), 1, "{findings:?}");
-            assert_eq!(
-                (findings[0].severity, findings[0].reason),
-                (severity, reason)
-            );
-        }
-    }
-
-    #[test]
-    fn a_full_pool_that_keeps_its_promises_is_well() {
-        let totals = |promised| Totals {
-            promised,
-            pinned: 0,
-            volumes: 1,
-        };
-        let used = |used| Space { total: 100, used };
-        assert!(strained(used(100), totals(97), 90).is_none());
-        assert!(strained(used(89), totals(150), 90).is_none());
-        assert!(strained(used(90), totals(150), 90).is_some());
-        assert!(strained(Space::default(), Totals::default(), 90).is_none());
     }
 }

@@ -154,44 +154,24 @@ pub struct Intent {
     pub volumes: Vec<VolumeId>,
 }
 
-impl Record for VolumeRecord {
-    type Id = VolumeId;
+macro_rules! records {
+    ($($record:ty: of $id:ty, at $path:ident;)*) => {$(
+        impl Record for $record {
+            type Id = $id;
 
-    fn path(layout: &Layout, id: &VolumeId) -> PathBuf {
-        layout.record(id)
-    }
+            fn path(layout: &Layout, id: &$id) -> PathBuf {
+                layout.$path(id)
+            }
+        }
+    )*};
 }
 
-impl Record for StagingRecord {
-    type Id = VolumeId;
-
-    fn path(layout: &Layout, id: &VolumeId) -> PathBuf {
-        layout.staging(id)
-    }
-}
-
-impl Record for AttachmentRecord {
-    type Id = VolumeId;
-
-    fn path(layout: &Layout, id: &VolumeId) -> PathBuf {
-        layout.attachment(id)
-    }
-}
-
-impl Record for SnapshotRecord {
-    type Id = SnapshotId;
-
-    fn path(layout: &Layout, id: &SnapshotId) -> PathBuf {
-        layout.snapshot_record(id)
-    }
-}
-
-impl Record for GroupRecord {
-    type Id = GroupId;
-
-    fn path(layout: &Layout, id: &GroupId) -> PathBuf {
-        layout.group_record(id)
-    }
+records! {
+    VolumeRecord: of VolumeId, at record;
+    StagingRecord: of VolumeId, at staging;
+    AttachmentRecord: of VolumeId, at attachment;
+    SnapshotRecord: of SnapshotId, at snapshot_record;
+    GroupRecord: of GroupId, at group_record;
 }
 
 /// A record as it lies on disk.

@@ -2,10 +2,11 @@
 
 use std::io;
 
+use super::Pool;
 use super::books::{AdmissionError, Promise};
-use super::{Layout, Pool};
+use crate::kernel::extents::{self, Survey};
 use crate::kernel::files::Space;
-use crate::kernel::{Attempt as _, Failed, extents, files};
+use crate::kernel::{Attempt as _, Failed, files};
 use crate::volume::VolumeId;
 
 impl Pool {
@@ -58,19 +59,23 @@ impl Pool {
         for entry in std::fs::read_dir(&volumes).attempt(attempt)? {
             let name = entry.attempt(attempt)?.file_name();
             if let Some(id) = name.to_str().and_then(VolumeId::parse) {
-                owned += owned_by(&self.layout, &id)?;
+                owned += self.survey(&id)?.owned;
             }
         }
         let used = self.space()?.used;
         self.books.measured(mark, used.saturating_sub(owned));
         Ok(())
     }
-}
 
-/// How many bytes the volume has for itself; none when it is gone.
-pub fn owned_by(layout: &Layout, id: &VolumeId) -> Result<u64, Failed> {
-    match extents::owned(&layout.image(id)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-        result => result,
+    /// What the volume has for itself, and in how many extents it lies; nothing when it is gone.
+    pub fn survey(&self, id: &VolumeId) -> Result<Survey, Failed> {
+        match extents::survey(&self.layout.image(id)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Survey::default()),
+            Err(error) => Err(error),
+            Ok(survey) => {
+                self.fragments.observe(id, survey.extents);
+                Ok(survey)
+            }
+        }
     }
 }

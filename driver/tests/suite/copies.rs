@@ -12,7 +12,7 @@ use csi::v1::{
 };
 use tonic::Code;
 
-use crate::support::{Bench, Driver, MIB};
+use crate::support::{Bench, Driver, MIB, free_address, get};
 
 /// Writes a file of these bytes, durably.
 fn write(directory: &str, name: &str, byte: u8, length: usize) {
@@ -397,4 +397,40 @@ impl Writer {
             .store(true, std::sync::atomic::Ordering::Relaxed);
         self.thread.join().unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_writes_after_a_snapshot_show_as_extents() {
+    let bench = Bench::new();
+    let address = free_address();
+    let http = format!("--http-address={address}");
+    let arguments = ["--pool-size=1Gi", "--pool-sparse", &http];
+    let mut driver = bench.start_with(&arguments).await;
+    let (id, staging) = volume(&bench, &mut driver, "ext4", 64).await;
+    let shown = || {
+        let line = format!("fastcopy_volume_extents{{volume=\"{id}\"}} ");
+        let (_, text) = get(&address, "/metrics");
+        text.lines()
+            .find_map(|it| it.strip_prefix(&line))
+            .map(|it| it.parse::<u64>().unwrap())
+    };
+    driver.snapshot("before", &id).await.unwrap();
+    let whole = shown().expect("it was looked at for the snapshot");
+    let file = File::options()
+        .write(true)
+        .open(Path::new(&staging).join("file"))
+        .unwrap();
+    for block in 0..256 {
+        file.write_all_at(&[2; 4096], block * 16384).unwrap();
+    }
+    file.sync_all().unwrap();
+    driver.snapshot("after", &id).await.unwrap();
+    let scattered = shown().unwrap();
+    assert!(
+        scattered >= whole + 256,
+        "{whole} extents before, {scattered} after"
+    );
+    driver.unstage(&id, &staging).await.unwrap();
+    driver.delete(&id).await.unwrap();
+    assert_eq!(shown(), None, "what is gone has no extents");
 }

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use csi::v1::node_get_storage_health_response::StorageBackendHealth;
 use csi::v1::volume_health::VolumeHealthEntry;
@@ -14,7 +15,8 @@ use csi::v1::{
 };
 use tonic::{Code, Status};
 
-use crate::support::{Bench, Calls, Driver};
+use crate::support::http::{free_address, get};
+use crate::support::{Bench, Calls, Driver, PATIENCE};
 
 use VolumeHealthErrorType::{DataLoss, Degraded, Inaccessible};
 
@@ -148,6 +150,54 @@ async fn images_and_records_that_are_gone_or_damaged_are_named() {
             "pages of {page}"
         );
     }
+}
+
+/// For those who watch and do not ask.
+#[tokio::test]
+async fn what_is_wrong_is_counted_until_it_is_mended() {
+    let bench = Bench::new();
+    let address = free_address();
+    let http = format!("--http-address={address}");
+    let often = "--monitor-interval=1";
+    let mut driver = bench
+        .start_with(&["--pool-size=1Gi", "--pool-sparse", &http, often])
+        .await;
+    for name in ["well", "one", "two"] {
+        driver.create(name, "ext4", 32).await.unwrap();
+    }
+    let counts = async |wanted: Option<&str>| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (_, metrics) = get(&address, "/metrics");
+            let mut lines = metrics.lines();
+            let found = lines.find(|line| line.starts_with("fastcopy_troubles{"));
+            if found == wanted {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{found:?} instead of {wanted:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    counts(None).await;
+    let images = bench.volumes().into_iter().map(|it| it.join("image"));
+    let images: Vec<_> = images.take(2).collect();
+    let pool = bench.path("pool/pool");
+    let aside = |image: &Path| pool.join(image.parent().unwrap().file_name().unwrap());
+    for image in &images {
+        std::fs::rename(image, aside(image)).unwrap();
+    }
+    counts(Some("fastcopy_troubles{reason=\"ImageMissing\"} 2")).await;
+    // It is told when it was seen for a second time.
+    let log = || std::fs::read_to_string(bench.path("log")).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while log().matches("reason=\"ImageMissing\"").count() < 2 {
+        assert!(Instant::now() < deadline, "{}", log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for image in &images {
+        std::fs::rename(aside(image), image).unwrap();
+    }
+    counts(None).await;
 }
 
 #[tokio::test]

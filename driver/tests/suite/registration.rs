@@ -1,7 +1,5 @@
 //! Kubelet's side of the registration, and what can be seen over HTTP.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -11,32 +9,10 @@ use csi::registration::{InfoRequest, RegistrationStatus};
 use tonic::transport::Channel;
 
 use crate::support::Bench;
+use crate::support::http::{free_address, get};
 
 fn kubelet(socket: &Path) -> RegistrationClient<Channel> {
     RegistrationClient::new(csi::socket::connect(socket, Duration::from_secs(5)).unwrap())
-}
-
-/// The status line and body of a GET.
-fn get(address: &str, path: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
-    let mut response = String::new();
-    stream.read_to_string(&mut response).unwrap();
-    let (head, body) = response.split_once("\r\n\r\n").unwrap();
-    (head.lines().next().unwrap().to_owned(), body.to_owned())
-}
-
-/// An address that nobody uses at this moment.
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .to_string()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
