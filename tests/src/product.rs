@@ -67,7 +67,7 @@ fn folder(name: &str) -> Result<String> {
     folder.ok().context("the repository's path is not UTF-8")
 }
 
-const SNAPSHOT_CONTROLLER: &str = "deploy/snapshot-controller";
+const SNAPSHOT_CONTROLLER: &str = "tests/overlays/snapshot-controller";
 
 /// Loads the images that the manifests and the examples name into every node.
 pub async fn load_images(cluster: &Cluster, form: Form) -> Result<()> {

@@ -1,13 +1,12 @@
 //! Group snapshots of three volumes to which one pod writes in turn: they are of one moment.
 
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::{
     shared::{SharedSuite, World},
-    tenant::{Use, snapshot_source},
+    tenant::{Use, Wish, snapshot_source},
     wait::eventually,
 };
 
@@ -16,8 +15,8 @@ use crate::{EXT4, STAY, WAIT, XFS};
 const SNAPSHOTS: usize = 3;
 const LABEL: (&str, &str) = ("stamped", "together");
 
-/// In the order in which they are stamped; of both kinds, which freeze in ways of their own.
-const CLAIMS: [&str; 3] = ["a", "b", "c"];
+/// PVCs in the order in which they are stamped; of both kinds, which freeze in ways of their own.
+const MEMBERS: [(&str, Wish<'static>); 3] = [("a", EXT4), ("b", XFS), ("c", EXT4)];
 
 /// 1, 2, 3 and so on, each in all three before the next. Nothing is synced.
 const STAMP: &str = "
@@ -41,10 +40,9 @@ pub fn add(suite: &mut SharedSuite) {
 
 async fn one_moment(world: &World) -> Result<()> {
     let tenant = world.tenant("groups").await?;
-    for claim in CLAIMS {
-        let wish = if claim == "b" { XFS } else { EXT4 };
-        let label = |object: &mut serde_json::Value| {
-            object["metadata"]["labels"] = json!({LABEL.0: LABEL.1});
+    for (claim, wish) in MEMBERS {
+        let label = |claim: &mut Value| {
+            claim["metadata"]["labels"] = json!({LABEL.0: LABEL.1});
         };
         tenant.claim_with(claim, &wish, label).await?;
     }
@@ -62,12 +60,11 @@ async fn one_moment(world: &World) -> Result<()> {
         before.push(progress(&last).await?);
         let group = format!("group-{number}");
         tenant.group_snapshot(&group, LABEL).await?;
-        let members = tenant.group_ready(&group, CLAIMS.len(), WAIT).await?;
-        for claim in CLAIMS {
+        let members = tenant.group_ready(&group, MEMBERS.len(), WAIT).await?;
+        for (claim, wish) in MEMBERS {
             let member = members
                 .get(claim)
                 .with_context(|| format!("{group} lacks {claim}"))?;
-            let wish = if claim == "b" { XFS } else { EXT4 };
             let copy = format!("{claim}-{number}");
             tenant
                 .claim_from(&copy, &wish, snapshot_source(&member.name))
@@ -79,7 +76,7 @@ async fn one_moment(world: &World) -> Result<()> {
     let uses = restored.iter().zip(&paths);
     let uses: Vec<_> = uses.map(|(claim, path)| Use::Files(claim, path)).collect();
     tenant.pod_using("reader", STAY, &uses).await?;
-    for (group, before) in restored.chunks(CLAIMS.len()).zip(before) {
+    for (group, before) in restored.chunks(MEMBERS.len()).zip(before) {
         let mut stamps = Vec::new();
         for claim in group {
             let folder = tenant.mounted("reader", claim, WAIT).await?;

@@ -6,6 +6,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
 use tests::{
     process::can_have,
     shared::{SharedSuite, World},
@@ -40,7 +43,7 @@ pub fn add(suite: &mut SharedSuite) -> Result<()> {
 async fn under_a_writing_pod(world: &World, name: &str, wish: &Wish<'_>) -> Result<()> {
     let tenant = world.tenant(name).await?;
     let folder = writing(&tenant, wish).await?;
-    tenant.resize("data", GROWN).await?;
+    grow(&tenant).await?;
     has_grown(&tenant, "writer", &folder).await?;
     writer::progress(&folder).await?;
     // It was never started again.
@@ -53,7 +56,7 @@ async fn under_a_writing_pod(world: &World, name: &str, wish: &Wish<'_>) -> Resu
 async fn for_the_next_pod(world: &World) -> Result<()> {
     let tenant = world.tenant("growth-ext4").await?;
     let folder = writing(&tenant, &EXT4).await?;
-    tenant.resize("data", GROWN).await?;
+    grow(&tenant).await?;
     let image = tenant.image("data", world.cluster.node(0)).await?;
     eventually("the volume's image has grown", WAIT, async || {
         ensure!(fs::metadata(&image)?.len() == 3 * GIB);
@@ -80,6 +83,26 @@ async fn writing(tenant: &Tenant<'_>, wish: &Wish<'_>) -> Result<PathBuf> {
     writer::progress(&folder).await?;
     ensure!(size(&folder)? < GIB, "{} is too large already", tenant.name);
     Ok(folder)
+}
+
+/// Asks for a larger PVC, and waits until it is kubelet's turn. Of its own accord kubelet looks for
+/// that once in a minute or so, unless something about the pod has changed.
+async fn grow(tenant: &Tenant<'_>) -> Result<()> {
+    tenant.resize("data", GROWN).await?;
+    eventually("it is for the node to grow the volume", WAIT, async || {
+        let claim = tenant.api::<PersistentVolumeClaim>().get("data").await?;
+        let conditions = claim.status.and_then(|status| status.conditions);
+        let mut kinds = conditions.iter().flatten().map(|found| &found.type_);
+        ensure!(kinds.any(|kind| kind == "FileSystemResizePending"));
+        Ok(())
+    })
+    .await?;
+    let change = json!({"metadata": {"annotations": {"changed": "yes"}}});
+    tenant
+        .api::<Pod>()
+        .patch("writer", &PatchParams::default(), &Patch::Merge(change))
+        .await?;
+    Ok(())
 }
 
 /// Waits until Kubernetes says so, and has the pod take what only a larger file system gives.
