@@ -12,7 +12,8 @@ use csi::v1::{
 };
 use tonic::Code;
 
-use crate::support::{Bench, Driver, MIB, free_address, get};
+use crate::support::http::{free_address, get};
+use crate::support::{Bench, Driver, MIB};
 
 /// Writes a file of these bytes, durably.
 fn write(directory: &str, name: &str, byte: u8, length: usize) {

@@ -10,7 +10,7 @@ mod writer;
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use self::client::From;
 use self::data::{MIB, WRITES};
@@ -41,7 +41,10 @@ const IDLE: Duration = Duration::from_secs(2);
 /// All sizes that the disk has room for, each with and without fragments.
 pub async fn measure() -> Result<Vec<Row>> {
     let mut driver = Driver::start().await?;
-    let measured = sizes(&mut driver).await;
+    let measured = tokio::select! {
+        measured = sizes(&mut driver) => measured,
+        () = interruption::happened() => Err(anyhow!("interrupted")),
+    };
     let stopped = driver.stop();
     let rows = measured?;
     stopped.map(|()| rows)

@@ -161,7 +161,7 @@ impl Footing {
         // on it for a device.
         for point in mount_points(folder)?.iter().rev() {
             detach(point)?;
-            run(Command::new("umount").arg(point))?;
+            unmount(point)?;
         }
         detach(folder)
     }
@@ -185,6 +185,19 @@ fn mount_points(folder: &Path) -> Result<Vec<PathBuf>> {
         .map(PathBuf::from)
         .filter(|it| it.starts_with(folder));
     Ok(beneath.collect())
+}
+
+/// Programs that were ended a moment ago may keep it for another.
+fn unmount(point: &Path) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match run(Command::new("umount").arg(point)) {
+            Err(_) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            result => return result.map(drop),
+        }
+    }
 }
 
 /// Detaches the loop devices of files beneath a folder.

@@ -1,11 +1,13 @@
 //! csi-driver-host-path, where its program is given: the peer that people know. It keeps a volume
 //! as a folder, a snapshot as a `tar.gz`, and clones by `cp -a`.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::client::{Client, From};
 
@@ -47,6 +49,8 @@ impl HostPath {
             .arg(format!("--statedir={}", state.display()))
             .arg(format!("--endpoint=unix://{}", socket.display()))
             .stdout(Stdio::null())
+            // It leaves the copying to other programs, which have to end with it.
+            .process_group(0)
             .stderr(Stdio::from(log))
             .spawn()
             .with_context(|| format!("start {}, which {PROGRAM} names", program.display()))?;
@@ -103,7 +107,8 @@ impl HostPath {
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        let ended = self.0.kill().and_then(|()| self.0.wait());
+        let ended = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
+        let ended = ended.map_err(Into::into).and_then(|()| self.0.wait());
         if let Err(error) = ended {
             println!("csi-driver-host-path does not end: {error}");
         }

@@ -16,7 +16,7 @@ const LENGTH: u64 = 32 << 20;
 /// A writer on its own thread.
 pub struct Writer {
     end: Arc<AtomicBool>,
-    thread: JoinHandle<std::io::Result<Duration>>,
+    thread: Option<JoinHandle<std::io::Result<Duration>>>,
 }
 
 impl Writer {
@@ -38,15 +38,29 @@ impl Writer {
             }
             Ok(longest)
         });
-        Ok(Self { end, thread })
+        Ok(Self {
+            end,
+            thread: Some(thread),
+        })
     }
 
     /// Ends it; the longest that one write and its sync took.
-    pub fn stop(self) -> Result<Duration> {
-        self.end.store(true, Ordering::Relaxed);
-        match self.thread.join() {
-            Ok(longest) => Ok(longest?),
-            Err(_) => bail!("the writer ended by a bug"),
+    pub fn stop(mut self) -> Result<Duration> {
+        match self.end() {
+            Some(Ok(longest)) => Ok(longest?),
+            Some(Err(_)) | None => bail!("the writer ended by a bug"),
         }
+    }
+
+    fn end(&mut self) -> Option<std::thread::Result<std::io::Result<Duration>>> {
+        self.end.store(true, Ordering::Relaxed);
+        self.thread.take().map(JoinHandle::join)
+    }
+}
+
+/// A measurement that is cut short leaves nobody behind who has a file open.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.end();
     }
 }
