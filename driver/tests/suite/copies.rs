@@ -425,6 +425,7 @@ async fn random_writes_after_a_snapshot_show_as_extents() {
         file.write_all_at(&[2; 4096], block * 16384).unwrap();
     }
     file.sync_all().unwrap();
+    drop(file);
     driver.snapshot("after", &id).await.unwrap();
     let scattered = shown().unwrap();
     assert!(

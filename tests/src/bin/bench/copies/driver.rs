@@ -52,7 +52,7 @@ impl Driver {
         command
             .args([
                 "--node-name=bench",
-                "--pool-size=64Gi",
+                "--pool-size=256Gi",
                 "--pool-sparse",
                 "--no-http",
             ])
