@@ -1,6 +1,6 @@
 //! Group snapshots of three volumes to which one pod writes in turn: they are of one moment.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use tests::{
     wait::eventually,
 };
 
-use crate::{EXT4, STAY, WAIT, XFS};
+use crate::{EXT4, STAY, WAIT, XFS, writer::contents};
 
 const SNAPSHOTS: usize = 3;
 const LABEL: (&str, &str) = ("stamped", "together");
@@ -96,8 +96,8 @@ async fn one_moment(world: &World) -> Result<()> {
 
 /// Waits until a good deal has been stamped from now on; returns how many were, at least.
 async fn progress(last: &Path) -> Result<usize> {
-    let count = || anyhow::Ok(fs::read(last.join("stamps"))?.len() / STAMP_BYTES);
-    let start = count().unwrap_or_default();
+    let count = || anyhow::Ok(contents(&last.join("stamps"))?.len() / STAMP_BYTES);
+    let start = count()?;
     eventually("volumes are stamped", WAIT, async || {
         let now = count()?;
         ensure!(now >= start + 1000, "{now} after {start}");
@@ -108,7 +108,7 @@ async fn progress(last: &Path) -> Result<usize> {
 
 /// How many stamps there are; an error unless they are exactly the first that were made.
 fn read(folder: &Path) -> Result<usize> {
-    let text = fs::read(folder.join("stamps"))?;
+    let text = contents(&folder.join("stamps"))?;
     let mut count = 0;
     for found in text.chunks(STAMP_BYTES) {
         count += 1;

@@ -3,7 +3,7 @@
 //! number. It syncs nothing, so what a snapshot holds is what the freeze has brought to the disk.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -20,7 +20,7 @@ const RECORD: usize = 64;
 const SLOT: usize = 4096;
 
 /// Runs until a write fails. Each record is one write(2), and so is each slot.
-pub const SCRIPT: &str = r#"
+pub const SCRIPT: &str = r"
 set -e
 n=0 burst=0
 while :; do
@@ -34,7 +34,7 @@ while :; do
         dd of=/data/ring bs=4096 seek=$((burst % 16)) conv=notrunc 2> /dev/null
     sleep 0.05
 done
-"#;
+";
 
 fn record(number: u64) -> String {
     format!("record {number:010} of a writer that waits for no disk, ever.....\n")
@@ -76,7 +76,7 @@ pub fn prefix(folder: &Path) -> Result<u64> {
             );
         }
     }
-    let ring = fs::read(folder.join("ring")).context("the ring")?;
+    let ring = contents(&folder.join("ring"))?;
     let stamp = |slot: u64| -> Result<u64> {
         let start = usize::try_from(slot)? * SLOT;
         let text = ring.get(start..start + RECORD).unwrap_or_default();
@@ -98,6 +98,14 @@ pub fn prefix(folder: &Path) -> Result<u64> {
         );
     }
     Ok(count)
+}
+
+/// What is in a file; nothing if it was not written yet.
+pub fn contents(path: &Path) -> Result<Vec<u8>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read.with_context(|| path.display().to_string()),
+    }
 }
 
 fn segments(folder: &Path) -> Result<Vec<PathBuf>> {
