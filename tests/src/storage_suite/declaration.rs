@@ -9,7 +9,7 @@ pub(super) fn of(shape: Shape) -> Value {
     // Where one node is all there is, also what sidecars do that ask the driver beside them for any
     // node's volumes.
     let one_node = shape != Shape::TwoNodes;
-    // The specs of provisioning and deletion at scale want volumes that wait for no pod; those of
+    // The specs of provisioning and of changes at scale want volumes that wait for no pod; those of
     // capacity want the scheduler to ask for it.
     let immediate = shape == Shape::Attached;
     let class = if immediate {
@@ -63,7 +63,9 @@ pub(super) fn of(shape: Shape) -> Value {
         declaration["VolumeAttributesClass"] =
             json!({"FromExistingClassName": "fast-csi-sequential"});
         let info = &mut declaration["DriverInfo"];
-        info["VolumeModifyStressTestOptions"] = json!({"NumPods": 8});
+        if immediate {
+            info["VolumeModifyStressTestOptions"] = json!({"NumPods": 8});
+        }
         info["VolumeGroupSnapshotStressTestOptions"] = json!({"NumPods": 4, "NumSnapshots": 4});
     }
     declaration
