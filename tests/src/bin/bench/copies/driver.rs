@@ -128,7 +128,7 @@ impl Driver {
         let deadline = Instant::now() + PATIENCE;
         let (mut last, mut same) = (0, 0);
         while same < 3 && Instant::now() < deadline {
-            let free = rustix::fs::statvfs(&self.pool())?.f_bfree;
+            let free = rustix::fs::statvfs(self.pool())?.f_bfree;
             same = if free == last { same + 1 } else { 0 };
             last = free;
             tokio::time::sleep(Duration::from_millis(100)).await;
