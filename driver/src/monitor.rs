@@ -250,20 +250,23 @@ mod tests {
     #[test]
     fn what_stays_is_told_once_and_when_it_is_over() {
         let mut memory = Memory::default();
-        let (a, b) = (trouble(None, "a"), trouble(Some("b"), "b"));
-        assert_eq!(memory.news(&[a.clone()]), [], "it may pass");
-        assert_eq!(memory.news(&[b.clone()]), [], "it has passed");
-        let both = [trouble(None, "in other words"), b.clone()];
-        assert_eq!(memory.news(&both), [News::Began(b.clone())]);
+        let a = [trouble(None, "a")];
+        let b = [trouble(Some("b"), "b")];
+        assert_eq!(memory.news(&a), [], "it may pass");
+        assert_eq!(memory.news(&b), [], "it has passed");
+        let both = [trouble(None, "in other words"), b[0].clone()];
+        assert_eq!(memory.news(&both), [News::Began(b[0].clone())]);
         // It could not be told, so it is told again.
         let news = memory.news(&both);
-        assert_eq!(news, [News::Began(both[0].clone()), News::Began(b.clone())]);
-        news.iter().for_each(|it| memory.note(it));
+        assert_eq!(news, both.clone().map(News::Began));
+        for it in &news {
+            memory.note(it);
+        }
         assert_eq!(memory.news(&both), []);
-        let over = memory.news(&[b.clone()]);
-        assert_eq!(over, [News::Ended(Key::from(&a))]);
-        over.iter().for_each(|it| memory.note(it));
-        assert_eq!(memory.news(&[b]), []);
+        let over = memory.news(&b);
+        assert_eq!(over, [News::Ended(Key::from(&a[0]))]);
+        memory.note(&over[0]);
+        assert_eq!(memory.news(&b), []);
     }
 
     #[test]
