@@ -1,5 +1,5 @@
 //! The calls that no safe library offers: the ioctls of loop devices, of frozen file systems, of
-//! extents and of growing, and `mount_setattr`.
+//! extents and their sizes, and of growing, and `mount_setattr`.
 //!
 //! The one module with `unsafe`. Everything here is a thin, safe wrapper; all thought about when
 //! to call what is in its neighbours. Layouts and numbers: `linux/loop.h`, `linux/fs.h`, `linux/fiemap.h`,
@@ -30,6 +30,12 @@ const FITHAW: libc::c_ulong = 0xC004_5878;
 const FIEMAP: libc::c_ulong = 0xC020_660B;
 /// `EXT4_IOC_RESIZE_FS`: `_IOW('f', 16, __u64)`.
 const EXT4_RESIZE: libc::c_ulong = 0x4008_6610;
+/// `FS_IOC_FSGETXATTR`: `_IOR('X', 31, struct fsxattr)`.
+const FSGETXATTR: libc::c_ulong = 0x801C_581F;
+/// `FS_IOC_FSSETXATTR`: `_IOW('X', 32, struct fsxattr)`.
+const FSSETXATTR: libc::c_ulong = 0x401C_5820;
+/// `FS_XFLAG_EXTSIZE`.
+const XFLAG_EXTSIZE: u32 = 0x800;
 /// `FIEMAP_FLAG_SYNC`: what is on its way to the disk gets there first.
 const FIEMAP_SYNC: u32 = 1;
 /// `FIEMAP_EXTENT_LAST`.
@@ -324,4 +330,32 @@ pub(super) fn fiemap(file: impl AsFd, start: u64, count: usize) -> io::Result<(V
         .iter()
         .map(|it| Extent::new(it.logical, it.physical, it.length, it.flags));
     Ok((extents.collect(), last))
+}
+
+/// `struct fsxattr`. Plain numbers throughout: every bit pattern is valid, zero included.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Fsxattr {
+    flags: u32,
+    extent_size: u32,
+    extents: u32,
+    project: u32,
+    cow_extent_size: u32,
+    padding: [u8; 8],
+}
+
+const _: () = assert!(size_of::<Fsxattr>() == 28, "the kernel's struct fsxattr");
+
+/// Has the file system place the file, which is empty still, in pieces of so many bytes.
+pub(super) fn set_extent_size(file: impl AsFd, bytes: u32) -> io::Result<()> {
+    let mut attributes = Fsxattr::default();
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: FS_IOC_FSGETXATTR writes a `struct fsxattr`, which `attributes` is (its size is
+    // asserted above); any bits are valid in it, and it outlives the call. The descriptor is
+    // open, for it is borrowed.
+    checked(unsafe { libc::ioctl(fd, FSGETXATTR, &raw mut attributes) })?;
+    attributes.flags |= XFLAG_EXTSIZE;
+    attributes.extent_size = bytes;
+    // SAFETY: FS_IOC_FSSETXATTR only reads a `struct fsxattr`, as above.
+    checked(unsafe { libc::ioctl(fd, FSSETXATTR, &raw const attributes) }).map(drop)
 }

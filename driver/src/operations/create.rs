@@ -2,7 +2,7 @@
 //! or shares those of a snapshot or of another volume.
 
 use std::fs::{DirBuilder, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use rustix::fs::FallocateFlags;
@@ -348,12 +348,7 @@ fn make_image<'a>(
         .attempt(|| format!("make {}", folder.display()))?;
     let pins = match &record.source {
         None => {
-            OpenOptions::new()
-                .create_new(true)
-                .write(true)
-                .mode(0o600)
-                .open(&image)
-                .attempt(|| format!("make {}", image.display()))?;
+            reflink::new_image(&image)?;
             Vec::new()
         }
         Some(Source::Snapshot(snapshot)) => {

@@ -401,7 +401,7 @@ impl Writer {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn random_writes_after_a_snapshot_show_as_extents() {
+async fn appends_lie_in_few_extents_and_random_writes_after_a_snapshot_in_many() {
     let bench = Bench::new();
     let address = free_address();
     let http = format!("--http-address={address}");
@@ -415,8 +415,18 @@ async fn random_writes_after_a_snapshot_show_as_extents() {
             .find_map(|it| it.strip_prefix(&line))
             .map(|it| it.parse::<u64>().unwrap())
     };
+    let mut log = File::create(Path::new(&staging).join("log")).unwrap();
+    for _ in 0..500 {
+        log.write_all(&[3; 4096]).unwrap();
+        log.sync_data().unwrap();
+    }
+    drop(log);
     driver.snapshot("before", &id).await.unwrap();
     let whole = shown().expect("it was looked at for the snapshot");
+    assert!(
+        whole < 100,
+        "a file and a journal written in turn lie in {whole} extents"
+    );
     let file = File::options()
         .write(true)
         .open(Path::new(&staging).join("file"))
