@@ -66,6 +66,8 @@ pub struct Pool {
     pub attach: bool,
     /// Held while attached volumes are counted and one more is written down.
     pub attaching: Mutex<()>,
+    /// Held while what is pinned is measured, but for the first time.
+    measuring: Mutex<()>,
     /// How many volumes may be in use at once, where that is less than the machine can have.
     pub max_volumes: Option<u64>,
     /// For how long volumes were frozen.
@@ -131,6 +133,7 @@ impl Pool {
             node: settings.node.clone(),
             attach: settings.attach,
             attaching: Mutex::default(),
+            measuring: Mutex::default(),
             max_volumes: settings.max_volumes,
             freezes: Freezes::default(),
             fragments: Fragments::default(),

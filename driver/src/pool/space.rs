@@ -1,6 +1,7 @@
 //! What the pool's file system has, and how much of it no volume has for itself.
 
 use std::io;
+use std::sync::PoisonError;
 
 use super::Pool;
 use super::books::{AdmissionError, Promise};
@@ -17,9 +18,7 @@ impl Pool {
 
     /// The size of the largest volume that can be made now, in bytes.
     pub fn available(&self) -> Result<u64, Failed> {
-        if self.books.is_stale() {
-            self.measure()?;
-        }
+        self.refresh()?;
         Ok(self.books.available(self.space()?))
     }
 
@@ -39,12 +38,25 @@ impl Pool {
         ask: impl Fn(Space) -> Result<Promise<'a>, AdmissionError>,
     ) -> Result<Promise<'a>, AdmissionError> {
         match ask(self.space()?) {
-            Err(AdmissionError::Full { .. }) if self.books.is_stale() => {
-                self.measure()?;
+            Err(AdmissionError::Full { .. }) => {
+                self.refresh()?;
                 ask(self.space()?)
             }
             answer => answer,
         }
+    }
+
+    /// Measures if there is reason to, or waits for whoever does so at this moment: what they find
+    /// is as good.
+    fn refresh(&self) -> Result<(), Failed> {
+        let _one = self
+            .measuring
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.books.is_stale() {
+            self.measure()?;
+        }
+        Ok(())
     }
 
     /// Measures what is pinned: what is in use less what volumes have for themselves.
