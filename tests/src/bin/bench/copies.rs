@@ -113,15 +113,15 @@ async fn calls(
     theirs: Option<Times>,
 ) -> Result<Vec<Row>> {
     println!("{case} ...");
-    let extents = data::extents(&volume.image)?;
-    let is_whole = extents <= GOAL_EXTENTS;
-    let times = if is_whole { 9 } else { 3 };
-    let goal = is_whole.then_some(GOAL);
     let all_bytes = data::copy_all_bytes(&volume.image, &driver.pool().join("copy"))?;
     driver.settle().await?;
     let idle = Writer::start(&volume.staging)?;
     tokio::time::sleep(IDLE).await;
     let idle = idle.stop()?;
+    let extents = data::extents(&volume.image)?;
+    let is_whole = extents <= GOAL_EXTENTS;
+    let times = if is_whole { 9 } else { 3 };
+    let goal = is_whole.then_some(GOAL);
 
     let cold = snapshots(driver, volume, times, "false").await?;
     let restores = restores(driver, volume, times).await?;

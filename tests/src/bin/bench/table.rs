@@ -49,12 +49,12 @@ pub fn print(title: &str, note: &str, rows: &[Row]) {
     let show = |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), |f| format!("{f:.2}"));
     println!("\n{title}\n{note}\n");
     println!(
-        "{:<44} {:>10} {:>10} {:>8} {:>10}  unit",
+        "{:<56} {:>10} {:>10} {:>8} {:>10}  unit",
         "case", "ours", "peer", "ratio", "goal"
     );
     for row in rows {
         println!(
-            "{:<44} {:>10.2} {:>10} {:>8} {:>10}  {}",
+            "{:<56} {:>10.2} {:>10} {:>8} {:>10}  {}",
             row.case,
             row.ours,
             show(row.peer),
