@@ -38,24 +38,23 @@ const GOAL_EXTENTS: f64 = 2_000.0;
 /// How long the writer is watched for comparison.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// All sizes that the disk has room for, each with and without fragments.
-pub async fn measure() -> Result<Vec<Row>> {
+/// All sizes that the disk has room for, each with and without fragments. What was measured is
+/// there when the rest fails.
+pub async fn measure(rows: &mut Vec<Row>) -> Result<()> {
     let mut driver = Driver::start().await?;
     let measured = tokio::select! {
-        measured = sizes(&mut driver) => measured,
+        measured = sizes(&mut driver, rows) => measured,
         () = interruption::happened() => Err(anyhow!("interrupted")),
     };
     let stopped = driver.stop();
-    let rows = measured?;
-    stopped.map(|()| rows)
+    measured.and(stopped)
 }
 
-async fn sizes(driver: &mut Driver) -> Result<Vec<Row>> {
+async fn sizes(driver: &mut Driver, rows: &mut Vec<Row>) -> Result<()> {
     let mut host_path = HostPath::start(driver.folder(), &driver.pool()).await?;
     if host_path.is_none() {
         println!("csi-driver-host-path: not measured here; {PROGRAM} names its program");
     }
-    let mut rows = Vec::new();
     for mebibytes in [100, 1024, 10 * 1024] {
         // The data, a copy of them, and what random writes take anew.
         if driver.free()? < mebibytes * MIB * 3 + 4096 * MIB {
@@ -73,7 +72,7 @@ async fn sizes(driver: &mut Driver) -> Result<Vec<Row>> {
     if let Some(host_path) = host_path {
         host_path.stop();
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// The peer's calls, before and after the random writes.
