@@ -139,7 +139,7 @@ impl Tenant<'_> {
     }
 
     /// The driver's id of the volume that a PVC is bound to.
-    async fn handle(&self, claim: &str) -> Result<String> {
+    pub async fn handle(&self, claim: &str) -> Result<String> {
         let spec = self.volume(claim).await?.spec;
         let csi = spec.and_then(|spec| spec.csi);
         Ok(csi.context("the PV is not of a CSI driver")?.volume_handle)

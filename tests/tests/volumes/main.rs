@@ -1,5 +1,6 @@
 //! Volumes under pods, on a real one-node cluster with `deploy/` installed: snapshots, clones,
-//! groups of snapshots, growth and raw block volumes, while pods write and read.
+//! groups of snapshots, growth and raw block volumes, while pods write and read; and what the driver
+//! says when something is wrong with one.
 #![allow(
     clippy::print_stdout,
     reason = "the longest freeze is for people to read"
@@ -11,6 +12,7 @@ mod freeze;
 mod groups;
 mod growth;
 mod snapshots;
+mod troubles;
 mod writer;
 
 use std::{process::ExitCode, time::Duration};
@@ -41,6 +43,7 @@ fn main() -> anyhow::Result<ExitCode> {
     growth::add(&mut suite)?;
     block::add(&mut suite);
     groups::add(&mut suite);
+    troubles::add(&mut suite);
     Ok(suite.run_then(async |world| {
         let longest = freeze::longest(world).await?;
         println!("longest freeze: {:.0} ms", longest.as_secs_f64() * 1e3);
