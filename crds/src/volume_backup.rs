@@ -49,8 +49,8 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeBackupSpec {
-    /// The archive: `s3://BUCKET/KEY`, one object. Its format (tar, tar.gz, tar.zst) is told by
-    /// its first bytes, not by its name.
+    /// The archive: `s3://BUCKET/KEY`, one object. Its format (tar, alone or compressed by gzip,
+    /// zstd, xz, bzip2 or lz4) is told by its first bytes, not by its name.
     #[serde(rename = "backupURL")]
     #[x_kube(
         validation = Rule::new("self.matches('^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+$')")

@@ -7,13 +7,18 @@ use std::thread::{self, JoinHandle};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Share, WINDOW_MAX};
 use crate::error::RestoreError;
 use crate::fetch::Fetched;
 use crate::format::Format;
 use crate::stream::Stream;
+use members::Members;
 
+mod bzip2;
 mod gzip;
+mod lz4;
+mod members;
+mod xz;
 mod zstd_frames;
 
 /// Bytes in a decoded chunk.
@@ -22,21 +27,24 @@ const CHUNK: usize = 256 << 10;
 /// Chunks that exist: one being filled, one being read, the others waiting.
 const CHUNKS: usize = 6;
 
-/// Windows up to this size (every level of zstd up to 16) are part of what a restore takes at its
+/// Windows up to this size (every level of zstd up to 16, gzip, bzip2, xz up to level 3) are part of what a restore takes at its
 /// start, so that it never waits for one that a restore with a larger window holds for hours.
 const WINDOW_INCLUDED: u64 = 4 << 20;
 
 /// Bytes of memory the stage takes, larger windows apart.
 pub(crate) const MEMORY: u64 = (CHUNK * CHUNKS) as u64 + WINDOW_INCLUDED;
 
-/// One compression format.
+/// One compression format, and the object that it decodes.
 trait Decoder: Send {
     /// Fills a part of `output` and says how much; 0 says that the object ended where it should and
     /// that every checksum in it was right.
-    fn decode(&mut self, input: &mut dyn Stream, output: &mut [u8]) -> Result<usize, RestoreError>;
+    fn decode(&mut self, output: &mut [u8]) -> Result<usize, RestoreError>;
 
     /// Whether a checksum covered everything that was decoded.
     fn is_checked(&self) -> bool;
+
+    /// SHA-256 of the stored object, once it has been decoded to its end.
+    fn digest(&self) -> Option<[u8; 32]>;
 }
 
 /// How far the bytes that were restored are known to be those that were stored.
@@ -83,23 +91,50 @@ pub(crate) struct Means {
     pub(crate) runtime: Handle,
 }
 
+impl Means {
+    /// Waits for the memory of a window of so many bytes, unless it is included in what every restore
+    /// has. The one before has been given back.
+    fn window(&self, bytes: u64) -> Result<Option<Share>, RestoreError> {
+        if bytes > WINDOW_MAX {
+            let (window, limit) = (bytes, WINDOW_MAX);
+            return Err(RestoreError::WindowTooLarge { window, limit });
+        }
+        if bytes <= WINDOW_INCLUDED {
+            return Ok(None);
+        }
+        let waiting = self.cancel.run_until_cancelled(self.budget.window(bytes));
+        let share = self.runtime.block_on(waiting);
+        share.map(Some).ok_or(RestoreError::Cancelled)
+    }
+}
+
+/// Whether a frame is one of those that zstd and lz4 alike pass over, by its first four bytes.
+fn is_skippable(magic: u32) -> bool {
+    magic & 0xffff_fff0 == 0x184d_2a50
+}
+
+/// Passes over a frame after its first four bytes; false if the object ends before it does.
+fn skip_frame(input: &mut Fetched) -> Result<bool, RestoreError> {
+    let mut size = [0; 4];
+    Ok(input.read_full(&mut size)? == 4 && input.skip(u64::from(u32::from_le_bytes(size)))?)
+}
+
 /// Starts what `format` needs.
 pub(crate) fn start(format: Format, input: Fetched, means: Means) -> Result<Decoded, RestoreError> {
     let cancel = means.cancel.clone();
     let decoder: Box<dyn Decoder> = match format {
         Format::Tar => return Ok(Decoded::Plain(Box::new(input))),
-        Format::TarGzip => Box::new(gzip::Gzip::new()),
-        Format::TarZstd => Box::new(zstd_frames::Zstd::new(means)),
+        Format::TarGzip => Box::new(Members::<gzip::Gzip>::new(input, means)?),
+        Format::TarZstd => Box::new(zstd_frames::Zstd::new(input, means)),
+        Format::TarXz => Box::new(Members::<xz::Xz>::new(input, means)?),
+        Format::TarBzip2 => Box::new(Members::<bzip2::Bzip2>::new(input, means)?),
+        Format::TarLz4 => Box::new(lz4::Lz4::new(input, means)),
     };
-    spawn(decoder, input, cancel).map(Decoded::Thread)
+    spawn(decoder, cancel).map(Decoded::Thread)
 }
 
 /// Starts the decoding thread.
-fn spawn(
-    decoder: Box<dyn Decoder>,
-    input: Fetched,
-    cancel: CancellationToken,
-) -> Result<Pipe, RestoreError> {
+fn spawn(decoder: Box<dyn Decoder>, cancel: CancellationToken) -> Result<Pipe, RestoreError> {
     // Room for every chunk in both directions, so that returning an empty one never blocks.
     let (sender, chunks) = sync_channel(CHUNKS - 2);
     let (empties, returned) = sync_channel(CHUNKS);
@@ -110,7 +145,7 @@ fn spawn(
     let stop = cancel.clone();
     let thread = thread::Builder::new()
         .name("archive-decode".into())
-        .spawn(move || run(decoder, input, &stop, &sender, &returned))
+        .spawn(move || run(decoder, &stop, &sender, &returned))
         .map_err(|error| RestoreError::NodeError {
             what: format!("starting a thread: {error}"),
         })?;
@@ -129,14 +164,13 @@ fn spawn(
 /// The thread: decodes until the end, an error, or until nobody wants more.
 fn run(
     mut decoder: Box<dyn Decoder>,
-    mut input: Fetched,
     cancel: &CancellationToken,
     sender: &SyncSender<Result<Vec<u8>, RestoreError>>,
     returned: &Receiver<Vec<u8>>,
 ) -> (Verified, Option<[u8; 32]>) {
     while let Ok(mut chunk) = returned.recv() {
         chunk.resize(CHUNK, 0);
-        let filled = fill(&mut *decoder, &mut input, &mut chunk, cancel);
+        let filled = fill(&mut *decoder, &mut chunk, cancel);
         let (message, last) = match filled {
             Ok(count) => {
                 chunk.truncate(count);
@@ -153,13 +187,12 @@ fn run(
     } else {
         Verified::None
     };
-    (verified, input.digest())
+    (verified, decoder.digest())
 }
 
 /// Fills the whole chunk unless the end comes first.
 fn fill(
     decoder: &mut dyn Decoder,
-    input: &mut dyn Stream,
     chunk: &mut [u8],
     cancel: &CancellationToken,
 ) -> Result<usize, RestoreError> {
@@ -168,7 +201,7 @@ fn fill(
     }
     let mut filled = 0;
     while filled < chunk.len() {
-        match decoder.decode(input, &mut chunk[filled..])? {
+        match decoder.decode(&mut chunk[filled..])? {
             0 => break,
             count => filled += count,
         }
@@ -267,34 +300,13 @@ impl Stream for Pipe {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::Range;
-
-    use bytes::Bytes;
-    use futures::FutureExt as _;
-    use futures::future::BoxFuture;
-
     use super::*;
-    use crate::fetch::{self, Fetching};
-    use crate::source::{Source, SourceError};
-
-    struct Zeros;
-
-    impl Source for Zeros {
-        fn length(&self) -> u64 {
-            1 << 20
-        }
-
-        fn read_at(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, SourceError>> {
-            let length = usize::try_from(range.end - range.start).unwrap();
-            async move { Ok(vec![0; length].into()) }.boxed()
-        }
-    }
 
     /// Gives some bytes and then meets a bug of its own.
     struct Buggy(usize);
 
     impl Decoder for Buggy {
-        fn decode(&mut self, _: &mut dyn Stream, out: &mut [u8]) -> Result<usize, RestoreError> {
+        fn decode(&mut self, out: &mut [u8]) -> Result<usize, RestoreError> {
             self.0 = self.0.checked_sub(1).expect("the bug");
             Ok(out.len())
         }
@@ -302,21 +314,16 @@ mod tests {
         fn is_checked(&self) -> bool {
             true
         }
+
+        fn digest(&self) -> Option<[u8; 32]> {
+            Some([0; 32])
+        }
     }
 
     #[test]
     fn a_thread_that_dies_is_an_error_and_no_end() {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
         for good in [0, 1, 20] {
-            let (progress, cancel) = (Arc::default(), CancellationToken::new());
-            let fetched = fetch::start(
-                Arc::new(Zeros),
-                Fetching::default(),
-                progress,
-                cancel.clone(),
-                runtime.handle(),
-            );
-            let mut pipe = spawn(Box::new(Buggy(good)), fetched, cancel).unwrap();
+            let mut pipe = spawn(Box::new(Buggy(good)), CancellationToken::new()).unwrap();
             let wanted = (good * CHUNK) as u64;
             assert!(pipe.skip(wanted).unwrap());
             assert_eq!(pipe.skip(1).unwrap_err().reason(), "NodeError");

@@ -12,8 +12,8 @@ use crate::source::{Retry, SourceError, SourceErrorKind};
 pub enum RestoreError {
     /// The first bytes are those of no archive that is read here.
     #[error(
-        "the object is not an archive that can be restored ({found}); store it as .tar, .tar.gz or \
-         .tar.zst"
+        "the object is not an archive that can be restored ({found}); store it as .tar, .tar.gz, \
+         .tar.zst, .tar.xz, .tar.bz2 or .tar.lz4"
     )]
     NotAnArchive {
         /// What the first bytes looked like.
@@ -37,13 +37,13 @@ pub enum RestoreError {
         /// What is wrong, with the entry or the offset.
         what: String,
     },
-    /// A zstd frame wants more memory than a restore may take.
+    /// Decompression wants more memory than a restore may take.
     #[error(
         "the archive needs a decompression window of {window} bytes and {limit} are allowed; \
-         compress it again with zstd --long=27 or less"
+         compress it again with a smaller one, such as of zstd --long=27 or xz -9"
     )]
     WindowTooLarge {
-        /// What the frame header declares, in bytes.
+        /// What the header declares, in bytes.
         window: u64,
         /// What is allowed, in bytes.
         limit: u64,

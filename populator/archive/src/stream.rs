@@ -44,6 +44,21 @@ pub(crate) trait Stream {
         Ok(true)
     }
 
+    /// Passes over zeros.
+    fn skip_zeros(&mut self) -> Result<(), RestoreError> {
+        loop {
+            let bytes = self.fill()?;
+            let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+            let all = zeros == bytes.len();
+            if zeros > 0 {
+                self.consume(zeros);
+            }
+            if !all || zeros == 0 {
+                return Ok(());
+            }
+        }
+    }
+
     /// Reads to the end, where only zeros may be left; otherwise the position of the first other byte.
     fn only_zeros_left(&mut self) -> Result<Result<(), u64>, RestoreError> {
         loop {

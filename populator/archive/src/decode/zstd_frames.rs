@@ -1,21 +1,21 @@
 //! zstd: frame by frame, so that each one's window and checksum are known before it is decoded.
 
-use tokio_util::sync::CancellationToken;
 use zstd::stream::raw::{DParameter, Decoder as Context, Operation as _};
 
-use super::{Decoder, Means, WINDOW_INCLUDED};
+use super::{Decoder, Means, is_skippable, skip_frame};
 use crate::budget::{Share, WINDOW_MAX};
 use crate::error::RestoreError;
-use crate::stream::Stream;
+use crate::fetch::Fetched;
+use crate::stream::Stream as _;
 
 const MAGIC: u32 = 0xfd2f_b528;
-const SKIPPABLE: u32 = 0x184d_2a50;
 
 /// The longest frame header: magic, descriptor, window, dictionary, content size.
 const HEADER_MAX: usize = 4 + 1 + 1 + 4 + 8;
 
 /// Decodes the frames of a zstd file and passes over its skippable ones.
 pub(super) struct Zstd {
+    input: Fetched,
     means: Means,
     frame: Option<Frame>,
     /// Whether a frame with data has been seen, and whether all of those had a checksum.
@@ -43,8 +43,9 @@ struct Declared {
 }
 
 impl Zstd {
-    pub(super) fn new(means: Means) -> Self {
+    pub(super) fn new(input: Fetched, means: Means) -> Self {
         Self {
+            input,
             means,
             frame: None,
             any: false,
@@ -53,7 +54,8 @@ impl Zstd {
     }
 
     /// Opens the next frame with data; false at the end of the object.
-    fn next_frame(&mut self, input: &mut dyn Stream) -> Result<bool, RestoreError> {
+    fn next_frame(&mut self) -> Result<bool, RestoreError> {
+        let input = &mut self.input;
         loop {
             let position = input.position();
             let mut header = [0; HEADER_MAX];
@@ -62,11 +64,8 @@ impl Zstd {
                 4 => u32::from_le_bytes([header[0], header[1], header[2], header[3]]),
                 _ => return Err(cut(position)),
             };
-            if magic & 0xffff_fff0 == SKIPPABLE {
-                let mut size = [0; 4];
-                let skipped = input.read_full(&mut size)? == 4
-                    && input.skip(u64::from(u32::from_le_bytes(size)))?;
-                if !skipped {
+            if is_skippable(magic) {
+                if !skip_frame(input)? {
                     return Err(cut(position));
                 }
                 continue;
@@ -90,22 +89,11 @@ impl Zstd {
 
     fn open(&mut self, header: [u8; HEADER_MAX], length: usize) -> Result<(), RestoreError> {
         let declared = declared(&header[..length]);
-        if declared.window > WINDOW_MAX {
-            let window = declared.window;
-            return Err(RestoreError::WindowTooLarge {
-                window,
-                limit: WINDOW_MAX,
-            });
-        }
         if declared.dictionary {
             let found = "it is compressed with a zstd dictionary".to_owned();
             return Err(RestoreError::NotAnArchive { found });
         }
-        let window = if declared.window > WINDOW_INCLUDED {
-            Some(wait(&self.means, declared.window)?)
-        } else {
-            None
-        };
+        let window = self.means.window(declared.window)?;
         let context = Context::new().and_then(|mut context| {
             context.set_parameter(DParameter::WindowLogMax(WINDOW_MAX.ilog2()))?;
             Ok(context)
@@ -125,28 +113,20 @@ impl Zstd {
     }
 }
 
-/// Waits for the memory of a window; the one before has been given back.
-fn wait(means: &Means, window: u64) -> Result<Share, RestoreError> {
-    let cancel: &CancellationToken = &means.cancel;
-    means
-        .runtime
-        .block_on(cancel.run_until_cancelled(means.budget.window(window)))
-        .ok_or(RestoreError::Cancelled)
-}
-
 fn cut(position: u64) -> RestoreError {
     RestoreError::truncated(format!("its zstd frame at byte {position} is not complete"))
 }
 
 impl Decoder for Zstd {
-    fn decode(&mut self, input: &mut dyn Stream, output: &mut [u8]) -> Result<usize, RestoreError> {
+    fn decode(&mut self, output: &mut [u8]) -> Result<usize, RestoreError> {
         loop {
             let Some(frame) = &mut self.frame else {
-                if self.next_frame(input)? {
+                if self.next_frame()? {
                     continue;
                 }
                 return Ok(0);
             };
+            let input = &mut self.input;
             let position = input.position();
             let pending = frame.pending.clone();
             let bytes = if pending.is_empty() {
@@ -180,6 +160,10 @@ impl Decoder for Zstd {
 
     fn is_checked(&self) -> bool {
         self.any && self.checked
+    }
+
+    fn digest(&self) -> Option<[u8; 32]> {
+        self.input.digest()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The engine against real archives, made by GNU tar, gzip and zstd, and against hostile ones.
+//! The engine against real archives, made by GNU tar, gzip, zstd and others, and against hostile ones.
 //!
 //! Runs as root, in temporary directories on a real file system.
 
@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::unnecessary_debug_formatting)]
 
 mod compare;
+mod compressions;
 mod faults;
 mod forged;
 mod hostile;

@@ -8,9 +8,41 @@ pub enum Compression {
     None,
     Gzip,
     Zstd,
+    Xz,
+    Bzip2,
+    Lz4,
 }
 
-pub const ALL: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
+/// Those with a checksum of their own.
+pub const CHECKED: [Compression; 5] = [
+    Compression::Gzip,
+    Compression::Zstd,
+    Compression::Xz,
+    Compression::Bzip2,
+    Compression::Lz4,
+];
+
+pub const ALL: [Compression; 6] = [
+    Compression::None,
+    Compression::Gzip,
+    Compression::Zstd,
+    Compression::Xz,
+    Compression::Bzip2,
+    Compression::Lz4,
+];
+
+impl Compression {
+    /// How many bytes tell that it is this one.
+    pub fn magic(self) -> usize {
+        match self {
+            Self::None => 512,
+            Self::Gzip => 2,
+            Self::Bzip2 => 3,
+            Self::Zstd | Self::Lz4 => 4,
+            Self::Xz => 6,
+        }
+    }
+}
 
 /// What a command writes to its standard output.
 pub fn output(command: &mut Command) -> Vec<u8> {
@@ -45,5 +77,8 @@ pub fn compress(compression: Compression, bytes: &[u8]) -> Vec<u8> {
         Compression::None => bytes.to_vec(),
         Compression::Gzip => filter("gzip", &["-c"], bytes),
         Compression::Zstd => filter("zstd", &["-qc", "--check"], bytes),
+        Compression::Xz => filter("xz", &["-1c"], bytes),
+        Compression::Bzip2 => filter("bzip2", &["-c"], bytes),
+        Compression::Lz4 => filter("lz4", &["-qc"], bytes),
     }
 }

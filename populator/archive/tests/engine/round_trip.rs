@@ -38,6 +38,9 @@ fn round_trips(limits: Limits, seed: u64, options: &[&str]) {
             Compression::None => (Format::Tar, Verified::None),
             Compression::Gzip => (Format::TarGzip, Verified::Stream),
             Compression::Zstd => (Format::TarZstd, Verified::Stream),
+            Compression::Xz => (Format::TarXz, Verified::Stream),
+            Compression::Bzip2 => (Format::TarBzip2, Verified::Stream),
+            Compression::Lz4 => (Format::TarLz4, Verified::Stream),
         };
         assert_eq!((outcome.format, outcome.verified), (format, verified));
     }
