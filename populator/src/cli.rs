@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{agent, controller};
+use crate::{agent, command, controller};
 
 /// Fills Kubernetes volumes from archives in object storage, without a pod.
 #[derive(Parser, Debug)]
@@ -13,27 +13,42 @@ use crate::{agent, controller};
     name = "populator",
     version,
     propagate_version = true,
-    after_help = "Exit status: 0 stopped as asked, 1 failed while running, 2 refused to start."
+    after_help = "Exit status: 0 done, or stopped as asked; 1 failed; 2 refused to start."
 )]
 pub struct Cli {
-    /// Which half.
+    /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// What both halves share.
+    /// What all share.
     #[command(flatten)]
     pub common: Common,
 }
 
-/// The two halves.
+/// What it can do.
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Watches PVCs, pins archives, writes orders and makes PersistentVolumes (one leader)
     Controller(controller::Arguments),
     /// Makes and fills the volumes of one node, as its orders say (one on each node)
     Agent(agent::Arguments),
+    /// Restores an archive into a directory, without Kubernetes
+    Restore(command::Restore),
+    /// Reads an archive and says whether it is whole; nothing is written
+    Verify(command::Verify),
+    /// Says what an object is, and lists what is in it
+    Inspect(command::Inspect),
+    /// Prints what a shell needs to complete this command line
+    Completion(command::Completion),
 }
 
-/// Flags of both halves.
+impl Command {
+    /// Whether it is a part of the service, with logs and metrics, or a person's.
+    pub fn serves(&self) -> bool {
+        matches!(self, Self::Controller(_) | Self::Agent(_))
+    }
+}
+
+/// Flags of all.
 #[derive(Args, Debug)]
 pub struct Common {
     /// How log lines are written to standard error

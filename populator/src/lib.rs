@@ -5,6 +5,7 @@
 //! | [`cli`] | the command line of the program `populator` |
 //! | [`controller`] | one leader: sees PVCs, pins archives, writes orders, makes PersistentVolumes |
 //! | [`agent`] | one on each node: makes, fills and deletes volumes as its orders say |
+//! | [`command`] | what people run by hand: an archive into a directory, without Kubernetes |
 //! | [`store`] | object stores: which one serves a URL, what lies there, signed URLs |
 //! | [`lease`] | how agents say that they live and what they serve: the contract of both |
 //! | [`telemetry`] | logs, metrics and health, the same for both |
@@ -16,6 +17,7 @@
 
 pub mod agent;
 pub mod cli;
+pub mod command;
 pub mod controller;
 pub mod failpoint;
 pub mod lease;

@@ -4,7 +4,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use populator::cli::{self, Cli, Command};
+use populator::cli::{self, Cli, Command, HttpAddress};
+use populator::command::{self, CommandError};
 use populator::telemetry::Telemetry;
 use populator::{agent, controller};
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,10 +30,13 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> ExitCode {
+async fn run(mut cli: Cli) -> ExitCode {
     let stop = CancellationToken::new();
     if let Err(error) = stop_on_signals(stop.clone()) {
         return refuse(&format!("signals cannot be handled: {error}"));
+    }
+    if !cli.command.serves() {
+        cli.common.http_address = HttpAddress::Off;
     }
     let telemetry = match Telemetry::start(&cli.common, stop.clone()).await {
         Ok(telemetry) => telemetry,
@@ -53,14 +57,32 @@ async fn run(cli: Cli) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => refuse(&error),
         },
+        Command::Restore(wanted) => ended(command::restore(wanted, stop).await),
+        Command::Verify(wanted) => ended(command::verify(wanted, stop).await),
+        Command::Inspect(wanted) => ended(command::inspect(wanted, stop).await),
+        Command::Completion(wanted) => ended(command::completion(&wanted)),
     }
 }
 
-/// One sentence on standard error, whatever the log level is.
+fn ended(result: Result<(), CommandError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn refuse(why: &dyn std::fmt::Display) -> ExitCode {
+    complain(why);
+    cli::refused()
+}
+
+/// One sentence on standard error, whatever the log level is.
+fn complain(why: &dyn std::fmt::Display) {
     // Nobody is left to be told when standard error is gone.
     let _ = writeln!(std::io::stderr(), "populator: {why}");
-    cli::refused()
 }
 
 fn stop_on_signals(stop: CancellationToken) -> std::io::Result<()> {

@@ -8,8 +8,10 @@ mod access;
 mod answer;
 mod error;
 mod location;
+mod object;
 
 pub use access::{Access, Credentials, SignedUrl};
 pub use answer::Found;
 pub use error::StoreError;
 pub use location::{ObjectUrl, longest_prefix};
+pub use object::{Object, OpenError, S3};

@@ -108,8 +108,8 @@ pub fn noise(file: &Path, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// Packs `root` with GNU tar as POSIX archive with attributes; `suffix` is `tar`, `tar.gz` or
-/// `tar.zst`.
+/// Packs `root` with GNU tar as POSIX archive with attributes; `suffix` is `tar`, `tar.gz`, `tar.zst`,
+/// `tar.xz`, `tar.bz2` or `tar.lz4`.
 pub fn pack(root: &Path, archive: &Path, suffix: &str) -> Result<()> {
     let mut tar = Command::new("tar");
     tar.args(["--format=posix", "--xattrs", "--create", "--file"])
@@ -118,6 +118,9 @@ pub fn pack(root: &Path, archive: &Path, suffix: &str) -> Result<()> {
         "tar" => {}
         "tar.gz" => drop(tar.arg("--gzip")),
         "tar.zst" => drop(tar.arg("--use-compress-program=zstd -q --check")),
+        "tar.xz" => drop(tar.arg("--xz")),
+        "tar.bz2" => drop(tar.arg("--bzip2")),
+        "tar.lz4" => drop(tar.arg("--use-compress-program=lz4 -q")),
         other => anyhow::bail!("no such format here: {other}"),
     }
     run(tar.arg("--directory").arg(root).arg("."))

@@ -50,10 +50,6 @@ pub struct SharedSuite {
 impl SharedSuite {
     /// Reads the command line of `cargo test` and starts the world, unless only names are asked for.
     pub fn start(name: &str, form: Form) -> Result<Self> {
-        // Two providers are compiled in by nobody, but rustls wants to be told.
-        rustls::crypto::aws_lc_rs::default_provider()
-            .install_default()
-            .ok();
         let suite = Suite::from_arguments()?;
         let world = Arc::new(OnceLock::new());
         if !suite.only_lists() {

@@ -20,6 +20,10 @@ impl Suite {
     /// Reads the command line of `cargo test`. Tests run one after the other unless it says
     /// otherwise: most measure or break something that they share.
     pub fn from_arguments() -> Result<Self> {
+        // Nobody compiles two providers in, but rustls wants to be told.
+        rustls::crypto::aws_lc_rs::default_provider()
+            .install_default()
+            .ok();
         let mut arguments = Arguments::from_args();
         arguments.test_threads.get_or_insert(1);
         // The client calls every answer an error that waiting for something begins with.

@@ -11,6 +11,7 @@ use crate::budget::{Budget, Share, WINDOW_MAX};
 use crate::error::RestoreError;
 use crate::fetch::Fetched;
 use crate::format::Format;
+use crate::outcome::Verified;
 use crate::stream::Stream;
 use members::Members;
 
@@ -45,15 +46,6 @@ trait Decoder: Send {
 
     /// SHA-256 of the stored object, once it has been decoded to its end.
     fn digest(&self) -> Option<[u8; 32]>;
-}
-
-/// How far the bytes that were restored are known to be those that were stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verified {
-    /// The format's own checksums covered all of them.
-    Stream,
-    /// Some of them, or all, had no checksum.
-    None,
 }
 
 /// What is known once a stream has been read to its end.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use rustix::io::Errno;
 
+use crate::outcome::{Losses, Verified};
 use crate::source::{Retry, SourceError, SourceErrorKind};
 
 /// Why a restore failed. Whatever it was, the directory then holds an unknown part of the archive and
@@ -36,6 +37,28 @@ pub enum RestoreError {
     ArchiveCorrupt {
         /// What is wrong, with the entry or the offset.
         what: String,
+    },
+    /// The object is not the one whose checksum was given.
+    #[error(
+        "the archive's SHA-256 is {found} and {expected} was expected; upload the archive again, or \
+         correct the checksum"
+    )]
+    ChecksumMismatch {
+        /// In hexadecimal, as computed.
+        found: String,
+        /// In hexadecimal, as given.
+        expected: String,
+    },
+    /// Nothing says that the data are right, or not enough.
+    #[error(
+        "the archive can be verified by {found} and {required} is required; give its SHA-256, or \
+         store it compressed with a checksum (gzip, xz, bzip2, zstd --check, lz4)"
+    )]
+    Unverified {
+        /// What there is.
+        found: Verified,
+        /// What was asked for.
+        required: Verified,
     },
     /// Decompression wants more memory than a restore may take.
     #[error(
@@ -82,7 +105,35 @@ pub enum RestoreError {
         /// Why, and what to do.
         why: String,
     },
-    /// Restores go into empty volumes only.
+    /// It has more of something than it may have.
+    #[error(
+        "the archive has more than {limit} {what}; raise that limit if you trust whoever packed it"
+    )]
+    LimitExceeded {
+        /// Of what.
+        what: &'static str,
+        /// How many are allowed.
+        limit: u64,
+    },
+    /// None of its entries was asked for.
+    #[error(
+        "none of the archive's {entries} entries is chosen; correct the patterns, the directory or \
+         the number of parts to be taken off the names"
+    )]
+    NothingSelected {
+        /// How many there are.
+        entries: u64,
+    },
+    /// Something was lost, and nothing may be.
+    #[error(
+        "not all of the archive can be restored: {lost}; use a file system that takes it, or allow \
+         losses"
+    )]
+    MetadataLost {
+        /// What, by kind, with the first names.
+        lost: Losses,
+    },
+    /// Restores go into empty volumes, unless something else is asked for.
     #[error("the volume is not empty: it holds {name}; restore into an empty volume")]
     VolumeNotEmpty {
         /// The first thing found, fit for printing.
@@ -119,6 +170,8 @@ impl RestoreError {
             | Self::ArchiveEmpty { .. }
             | Self::ArchiveTruncated { .. }
             | Self::ArchiveCorrupt { .. }
+            | Self::ChecksumMismatch { .. }
+            | Self::Unverified { .. }
             | Self::WindowTooLarge { .. }
             | Self::DoesNotFit { .. }
             | Self::ArchiveChanged(_)
@@ -126,6 +179,9 @@ impl RestoreError {
             | Self::ArchiveMissing(_)
             | Self::StoreRefused(_)
             | Self::EntryRefused { .. }
+            | Self::LimitExceeded { .. }
+            | Self::NothingSelected { .. }
+            | Self::MetadataLost { .. }
             | Self::VolumeNotEmpty { .. } => Retry::Permanent,
         }
     }
@@ -137,6 +193,8 @@ impl RestoreError {
             Self::ArchiveEmpty { .. } => "ArchiveEmpty",
             Self::ArchiveTruncated { .. } => "ArchiveTruncated",
             Self::ArchiveCorrupt { .. } => "ArchiveCorrupt",
+            Self::ChecksumMismatch { .. } => "ChecksumMismatch",
+            Self::Unverified { .. } => "Unverified",
             Self::WindowTooLarge { .. } => "WindowTooLarge",
             Self::DoesNotFit { .. } => "DoesNotFit",
             Self::ArchiveChanged(_) => "ArchiveChanged",
@@ -145,6 +203,9 @@ impl RestoreError {
             Self::StoreUnavailable(_) => "StoreUnavailable",
             Self::StoreRefused(_) => "StoreRefused",
             Self::EntryRefused { .. } => "EntryRefused",
+            Self::LimitExceeded { .. } => "LimitExceeded",
+            Self::NothingSelected { .. } => "NothingSelected",
+            Self::MetadataLost { .. } => "MetadataLost",
             Self::VolumeNotEmpty { .. } => "VolumeNotEmpty",
             Self::VolumeError { .. } => "VolumeError",
             Self::NodeError { .. } => "NodeError",

@@ -48,7 +48,7 @@ impl fmt::Display for Format {
 
 impl Format {
     /// The format that an object beginning with `start` has, or what else it seems to be.
-    pub(crate) fn detect(start: &[u8]) -> Result<Self, String> {
+    pub fn detect(start: &[u8]) -> Result<Self, String> {
         let known = COMPRESSED
             .iter()
             .find(|(magic, _)| start.starts_with(magic));

@@ -6,33 +6,43 @@
 //! | [`source`] | where the bytes come from: the trait that a caller implements |
 //! | `fetch` | ranges of it in parallel, retried, in order (tasks of a tokio runtime) |
 //! | `format`, `decode` | what it is by its first bytes; decompression (a thread) |
-//! | `tar_reader`, `entry` | headers of every tar dialect become entries |
+//! | `tar_reader`, `entry`, `path` | headers of every tar dialect become entries |
+//! | `reading` | all of these started, and judged at the end |
 //! | `restore` | entries become files beneath a root (the caller's thread), made durable |
+//! | `examine` | entries are looked at and nothing is written |
 //! | `stream` | how bytes pass between the stages |
-//! | `budget`, `options` | the memory that all restores share; what a caller chooses |
+//! | `budget` | the memory that all restores share |
+//! | `options`, `selection`, `limits` | what a caller chooses |
 //! | `progress`, `outcome`, `error` | what a caller sees: on the way, at the end, and why not |
 
 mod budget;
 mod decode;
 mod entry;
 mod error;
+mod examine;
 mod fetch;
 mod format;
+mod limits;
 mod options;
 mod outcome;
+mod path;
 mod progress;
+mod reading;
 mod restore;
+mod selection;
 pub mod source;
 mod stream;
 mod tar_reader;
 
 pub use budget::{Budget, WINDOW_MAX};
-pub use decode::Verified;
 pub use error::RestoreError;
+pub use examine::{Examined, Listed, examine};
 pub use fetch::Fetching;
 pub use format::Format;
-pub use options::{Devices, Options};
-pub use outcome::{Loss, Losses, Outcome};
+pub use limits::Limits;
+pub use options::{Devices, Existing, Options};
+pub use outcome::{Loss, Losses, Outcome, Verified};
 pub use progress::{Progress, Snapshot};
 pub use restore::restore;
+pub use selection::{Selection, SelectionError, Wishes};
 pub use source::{Retry, Source, SourceError, SourceErrorKind};

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use crate::budget::Budget;
 use crate::fetch::Fetching;
+use crate::limits::Limits;
+use crate::outcome::Verified;
+use crate::selection::Selection;
 
 /// How to restore.
 #[derive(Debug, Clone)]
@@ -14,6 +17,19 @@ pub struct Options {
     pub fetching: Fetching,
     /// What to do about device nodes in the archive.
     pub devices: Devices,
+    /// Which entries are restored, and under which names.
+    pub selection: Selection,
+    /// What to do about files that are there before.
+    pub existing: Existing,
+    /// The most that the archive may have.
+    pub limits: Limits,
+    /// Whether it is a failure that something in the archive cannot be restored, such as an attribute
+    /// that the file system does not take. Otherwise it is told in [`Outcome::lost`](crate::Outcome).
+    pub strict: bool,
+    /// The SHA-256 that the stored object has to have.
+    pub sha256: Option<[u8; 32]>,
+    /// How far the data have to be verified; what is less fails the restore.
+    pub required: Verified,
 }
 
 /// What to do about character and block devices.
@@ -25,13 +41,30 @@ pub enum Devices {
     Create,
 }
 
+/// What to do where the directory is not empty (`lost+found` apart).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Nothing is restored.
+    Refuse,
+    /// Entries replace files of the same name; all others stay.
+    Overwrite,
+    /// Files of the same name stay, and their entries are left out.
+    Keep,
+}
+
 impl Options {
-    /// The defaults: no device nodes.
+    /// The defaults: everything but device nodes, into an empty directory, with whatever the format has of checksums.
     pub fn new(budget: Arc<Budget>) -> Self {
         Self {
             budget,
             fetching: Fetching::default(),
             devices: Devices::Refuse,
+            selection: Selection::default(),
+            existing: Existing::Refuse,
+            limits: Limits::default(),
+            strict: false,
+            sha256: None,
+            required: Verified::None,
         }
     }
 }

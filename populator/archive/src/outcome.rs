@@ -1,11 +1,32 @@
 //! What a restore that succeeded has to say.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
-use crate::decode::Verified;
 use crate::error::printable;
 use crate::format::Format;
+
+/// How far bytes are known to be those that were stored, from nothing to all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verified {
+    /// Some of them, or all, had no checksum.
+    None,
+    /// The format's own checksums covered all of them.
+    Stream,
+    /// The stored object has the SHA-256 that the caller expected.
+    Sha256,
+}
+
+impl fmt::Display for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Stream => "Stream",
+            Self::Sha256 => "Sha256",
+        })
+    }
+}
 
 /// A completed restore: everything is in place and durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +41,8 @@ pub struct Outcome {
     pub directories: u64,
     /// Symbolic and hard links made.
     pub links: u64,
+    /// Entries that were not chosen, or whose files were there before and were to stay.
+    pub left_out: u64,
     /// Bytes of file data written, holes apart.
     pub bytes_written: u64,
     /// Bytes received from the store, repeated ranges included.
@@ -45,6 +68,17 @@ pub struct Loss {
     pub count: u64,
     /// The names of the first of them, fit for printing.
     pub examples: Vec<String>,
+}
+
+impl fmt::Display for Losses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (kind, loss)) in self.iter().enumerate() {
+            let between = if index == 0 { "" } else { "; " };
+            let (count, examples) = (loss.count, loss.examples.join(", "));
+            write!(f, "{between}{kind} of {count} ({examples})")?;
+        }
+        Ok(())
+    }
 }
 
 /// Kinds that are told apart; a hostile archive can think of any number.
@@ -94,6 +128,11 @@ mod tests {
         }
         let acl = losses.get("POSIX ACL").unwrap();
         assert_eq!((acl.count, acl.examples.len()), (1000, EXAMPLES));
+        assert!(
+            losses
+                .to_string()
+                .starts_with("POSIX ACL of 1000 (\"f0\", \"f1\", \"f2\"); ")
+        );
         assert_eq!(losses.iter().count(), KINDS + 1);
         assert_eq!(losses.iter().map(|(_, loss)| loss.count).sum::<u64>(), 2000);
     }

@@ -5,6 +5,7 @@
 
 use crate::entry::{Device, Entry, Kind, Metadata, Time};
 use crate::error::{RestoreError, printable};
+use crate::limits::Limits;
 use crate::stream::Stream;
 use header::{BLOCK, Block, Type};
 use pax::Pax;
@@ -13,13 +14,10 @@ pub(crate) mod header;
 mod pax;
 mod sparse;
 
-/// The most bytes of extended headers (PAX records, long names) that one entry, and all global
-/// headers together, may have: they are held in memory.
-const EXTENDED_MAX: u64 = 1 << 20;
-
 /// Reads the entries of a tar archive in their order.
 pub(crate) struct TarReader<S> {
     stream: S,
+    limits: Limits,
     /// What global PAX headers said so far, and how many bytes they had.
     global: Pax,
     global_bytes: u64,
@@ -40,9 +38,10 @@ struct Extended {
 }
 
 impl<S: Stream> TarReader<S> {
-    pub(crate) fn new(stream: S) -> Self {
+    pub(crate) fn new(stream: S, limits: Limits) -> Self {
         Self {
             stream,
+            limits,
             global: Pax::default(),
             global_bytes: 0,
             remaining: 0,
@@ -96,6 +95,12 @@ impl<S: Stream> TarReader<S> {
                 Type::GnuVolumeLabel => self.begin_data(&block, block.size()?)?,
                 _ => {
                     self.entries += 1;
+                    if self.entries > self.limits.entries {
+                        return Err(RestoreError::LimitExceeded {
+                            what: "entries",
+                            limit: self.limits.entries,
+                        });
+                    }
                     return self.entry(&block, extended).map(Some);
                 }
             }
@@ -202,16 +207,17 @@ impl<S: Stream> TarReader<S> {
 
     /// The data of an extended header; `total` is what they and the ones before them come to.
     fn extended_data(&mut self, block: &Block, total: u64) -> Result<Vec<u8>, RestoreError> {
-        if total > EXTENDED_MAX {
+        let limit = self.limits.headers;
+        if total > limit {
             let why = format!(
-                "its extended headers have {total} bytes, and {EXTENDED_MAX} are read; leave out what \
-                 makes them so long"
+                "its extended headers have {total} bytes, and {limit} are read; leave out what makes \
+                 them so long, or raise the limit"
             );
             return Err(RestoreError::refused(&block.name(), why));
         }
         self.current = block.name();
         self.begin_data(block, block.size()?)?;
-        // Not more than EXTENDED_MAX.
+        // Not more than the limit.
         let mut data = Vec::with_capacity(usize::try_from(self.remaining).unwrap_or_default());
         while self.remaining > 0 {
             let bytes = self.data()?;
@@ -257,6 +263,10 @@ impl<S: Stream> TarReader<S> {
             pax.size.map_or_else(|| block.size(), Ok)?
         };
         self.begin_data(block, stored)?;
+        if path.len() > self.limits.name {
+            let why = format!("its name is longer than {} bytes", self.limits.name);
+            return Err(RestoreError::refused(&path, why));
+        }
         let kind = match block.kind() {
             Type::Regular if path.ends_with(b"/") => {
                 if stored > 0 {

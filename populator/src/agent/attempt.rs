@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use archive::{Losses, Outcome, Progress, Verified};
+use archive::{Losses, Outcome, Progress};
 use crds::restore_order::{MadeVolume, RestoreOrder, RestoreOrderStatus, SignedAccess, State};
 use crds::volume_restore::RestoreResult;
 use tokio::runtime::Handle;
@@ -271,11 +271,7 @@ fn result(outcome: &Outcome, fetched: u64) -> RestoreResult {
                 .try_into()
                 .unwrap_or(u64::MAX),
         ),
-        verified: match outcome.verified {
-            Verified::Stream => "Stream",
-            Verified::None => "None",
-        }
-        .to_owned(),
+        verified: outcome.verified.to_string(),
         not_restored: not_restored(&outcome.lost),
     }
 }

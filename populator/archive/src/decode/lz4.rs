@@ -27,7 +27,7 @@ pub(super) struct Lz4 {
 
 enum State {
     Between(Fetched),
-    Within(FrameDecoder<Frame>, Option<Share>),
+    Within(Box<FrameDecoder<Frame>>, Option<Share>),
     /// For the moment of going from one to the other.
     Moving,
 }
@@ -117,7 +117,7 @@ impl Lz4 {
                 input,
                 failure: None,
             };
-            return Ok(State::Within(FrameDecoder::new(frame), memory));
+            return Ok(State::Within(Box::new(FrameDecoder::new(frame)), memory));
         }
     }
 }

@@ -15,7 +15,7 @@ pub(super) struct Xz {
     stream: Stream,
     checked: bool,
     /// The memory of its dictionary, unless that is included in what every restore has.
-    _window: Option<Share>,
+    window: Option<Share>,
 }
 
 impl Xz {
@@ -31,8 +31,8 @@ impl Xz {
             }
         }
         // The one before, of an earlier block, is given back first.
-        self._window = None;
-        self._window = means.window(limit).map_err(Fault::Other)?;
+        drop(self.window.take());
+        self.window = means.window(limit).map_err(Fault::Other)?;
         Ok(())
     }
 }
@@ -50,7 +50,7 @@ impl Member for Xz {
         Ok(Self {
             stream,
             checked: true,
-            _window: None,
+            window: None,
         })
     }
 

@@ -10,6 +10,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::error::{RestoreError, printable};
+use crate::options::Existing;
 
 /// Directories that are kept open: several restores share the 1024 descriptors that a process often
 /// has.
@@ -37,8 +38,8 @@ pub(super) struct Root {
 }
 
 impl Root {
-    /// Takes an empty directory.
-    pub(super) fn new(directory: BorrowedFd<'_>) -> Result<Self, RestoreError> {
+    /// Takes a directory, an empty one unless `existing` files are allowed.
+    pub(super) fn new(directory: BorrowedFd<'_>, existing: Existing) -> Result<Self, RestoreError> {
         // A description of its own: write errors from now on are reported to its syncfs.
         let fd = openat(directory, c".", DIRECTORY, Mode::empty())
             .map_err(|errno| failed("opening the volume's root", errno))?;
@@ -47,7 +48,8 @@ impl Root {
         for entry in names {
             let entry = entry.map_err(|errno| failed("reading the volume's root", errno))?;
             let name = entry.file_name().to_bytes();
-            if ![&b"."[..], b"..", LOST_AND_FOUND].contains(&name) {
+            let is_new = [&b"."[..], b"..", LOST_AND_FOUND].contains(&name);
+            if existing == Existing::Refuse && !is_new {
                 return Err(RestoreError::VolumeNotEmpty {
                     name: printable(name),
                 });

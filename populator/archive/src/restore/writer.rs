@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 use super::content::{Content, ContentError};
 use super::directories::Directories;
 use super::metadata;
-use super::path::BeneathRoot;
 use super::root::Root;
 use crate::entry::{Device, Entry, Kind, Layout, Metadata};
 use crate::error::{RestoreError, printable};
-use crate::options::Devices;
+use crate::options::{Devices, Existing, Options};
 use crate::outcome::Losses;
+use crate::path::BeneathRoot;
 use crate::progress::Progress;
 use crate::stream::Stream;
 use crate::tar_reader::TarReader;
@@ -36,7 +36,7 @@ pub(super) struct Writer<'a> {
     directories: Directories,
     content: Content<'a>,
     cancel: &'a CancellationToken,
-    devices: Devices,
+    options: &'a Options,
     pub(super) lost: Losses,
     pub(super) counts: Counts,
 }
@@ -47,12 +47,13 @@ pub(super) struct Counts {
     pub(super) files: u64,
     pub(super) directories: u64,
     pub(super) links: u64,
+    pub(super) left_out: u64,
 }
 
 impl<'a> Writer<'a> {
     pub(super) fn new(
         root: Root,
-        devices: Devices,
+        options: &'a Options,
         progress: &'a Progress,
         cancel: &'a CancellationToken,
     ) -> Self {
@@ -61,7 +62,7 @@ impl<'a> Writer<'a> {
             directories: Directories::default(),
             content: Content::new(progress, cancel),
             cancel,
-            devices,
+            options,
             lost: Losses::default(),
             counts: Counts::default(),
         }
@@ -76,6 +77,10 @@ impl<'a> Writer<'a> {
         let shown = entry.path.as_slice();
         let (path, absolute) =
             BeneathRoot::parse(shown).map_err(|why| RestoreError::refused(shown, why))?;
+        let Some(path) = self.options.selection.place(&path) else {
+            self.counts.left_out += 1;
+            return Ok(());
+        };
         if absolute {
             self.lost.add("leading / of a name", shown);
         }
@@ -101,6 +106,10 @@ impl<'a> Writer<'a> {
             name,
             shown,
         };
+        if self.options.existing == Existing::Keep && place.is_kept(&entry.kind)? {
+            self.counts.left_out += 1;
+            return Ok(());
+        }
         match &entry.kind {
             Kind::File(layout) => self.file(&place, layout, metadata, reader),
             Kind::Directory => {
@@ -128,6 +137,9 @@ impl<'a> Writer<'a> {
     pub(super) fn finish(mut self) -> Result<(Counts, Losses), RestoreError> {
         self.directories
             .finish(&mut self.root, &mut self.lost, self.cancel)?;
+        if self.options.strict && !self.lost.is_empty() {
+            return Err(RestoreError::MetadataLost { lost: self.lost });
+        }
         self.root.sync()?;
         Ok((self.counts, self.lost))
     }
@@ -220,6 +232,9 @@ impl<'a> Writer<'a> {
         if absolute {
             self.lost.add("leading / of a link's target", place.shown);
         }
+        let path = self.options.selection.place(&path).ok_or_else(|| {
+            refused("that is not among what is chosen of the archive; choose both or neither")
+        })?;
         let Some((directory, name)) = path.split() else {
             return Err(refused("that is the root"));
         };
@@ -262,7 +277,7 @@ impl<'a> Writer<'a> {
         device: Device,
         metadata: &Metadata,
     ) -> Result<(), RestoreError> {
-        match self.devices {
+        match self.options.devices {
             Devices::Create => self.node(place, kind, device, metadata),
             Devices::Refuse => Err(RestoreError::refused(
                 place.shown,
@@ -338,6 +353,15 @@ impl<'a> Place<'a> {
     fn file_type(&self) -> Result<FileType, Errno> {
         let found = statat(self.parent, self.name, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(FileType::from_raw_mode(found.st_mode))
+    }
+
+    /// Whether the name is taken by what stays: anything but a directory for a directory.
+    fn is_kept(&self, kind: &Kind) -> Result<bool, RestoreError> {
+        match self.file_type() {
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(self.failed("looking at")(errno)),
+            Ok(found) => Ok((found, kind) != (FileType::Directory, &Kind::Directory)),
+        }
     }
 
     /// What tells one file from all others.

@@ -8,11 +8,12 @@ type Read = Vec<(Entry, Vec<u8>)>;
 
 /// All entries with their data, where the stream gives at most `step` bytes at a time.
 fn read(bytes: &[u8], step: usize) -> Result<Read, RestoreError> {
-    let mut reader = TarReader::new(Memory {
+    let memory = Memory {
         bytes,
         position: 0,
         step,
-    });
+    };
+    let mut reader = TarReader::new(memory, Limits::default());
     let mut all = Vec::new();
     while let Some(entry) = reader.next_entry()? {
         let mut content = Vec::new();

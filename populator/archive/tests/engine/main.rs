@@ -11,6 +11,7 @@ mod faults;
 mod forged;
 mod hostile;
 mod integrity;
+mod limits;
 mod pack;
 mod round_trip;
 mod sparse;

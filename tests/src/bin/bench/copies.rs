@@ -2,9 +2,7 @@
 //! long the calls take, and for how long a writer waits, by the size of the data and by its
 //! fragmentation.
 
-mod client;
 mod data;
-mod driver;
 mod host_path;
 mod writer;
 
@@ -12,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
-use self::client::From;
 use self::data::{MIB, WRITES};
-use self::driver::{Driver, Volume};
 use self::host_path::{HostPath, PROGRAM, Times};
 use self::writer::Writer;
+use crate::driver::client::From;
+use crate::driver::{Driver, Volume};
 use crate::interruption;
 use crate::table::Row;
 

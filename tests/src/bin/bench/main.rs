@@ -1,8 +1,10 @@
-//! `make bench`: measures the driver alone and the product on a real cluster, prints tables for
-//! people, and writes the same figures as JSON under `target/bench/`.
+//! `make bench`: measures the driver alone, the archive engine alone and the product on a real
+//! cluster, prints tables for people, and writes the same figures as JSON under `target/bench/`.
 #![allow(clippy::print_stdout, reason = "printing tables is what it is for")]
 
+mod archives;
 mod copies;
+mod driver;
 mod interruption;
 mod latency;
 mod memory;
@@ -25,6 +27,13 @@ async fn main() -> Result<()> {
         table::print("Snapshots, restores and clones", copies::NOTE, &rows);
         measured?;
         table::write("copies", &rows)?;
+    }
+    if wants("archives") {
+        let mut rows = Vec::new();
+        let measured = archives::measure(&mut rows).await;
+        table::print("Archives from S3 into a volume", archives::NOTE, &rows);
+        measured?;
+        table::write("archives", &rows)?;
     }
     if wants("end-to-end") {
         tokio::select! {

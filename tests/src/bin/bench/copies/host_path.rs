@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::client::{Client, From};
+use crate::driver::client::{Client, From};
 
 /// The environment variable that names its program.
 pub const PROGRAM: &str = "HOSTPATH_PLUGIN";

@@ -10,7 +10,9 @@ use csi::v1::{NodeStageVolumeRequest, NodeUnstageVolumeRequest};
 use tests::command::run;
 use tonic::transport::Channel;
 
-use super::client::{Client, From, capability};
+use client::{Client, From, capability};
+
+pub mod client;
 
 /// How long the pool may take to free what was deleted, which it does behind the scenes.
 const PATIENCE: Duration = Duration::from_secs(120);

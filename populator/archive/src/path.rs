@@ -3,14 +3,14 @@
 /// A path beneath the root: components that are neither empty nor `.` nor `..`, joined by slashes.
 /// Empty for the root itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct BeneathRoot(Vec<u8>);
+pub(crate) struct BeneathRoot(Vec<u8>);
 
 /// The longest path that is followed. The kernel takes 4096 bytes in one call, but deeper trees exist.
 const LENGTH_MAX: usize = 32 << 10;
 
 impl BeneathRoot {
     /// The path that `name` stands for, and whether it was absolute (it is made relative, as tar does).
-    pub(super) fn parse(name: &[u8]) -> Result<(Self, bool), &'static str> {
+    pub(crate) fn parse(name: &[u8]) -> Result<(Self, bool), &'static str> {
         if name.is_empty() {
             return Err("it has no name");
         }
@@ -38,12 +38,33 @@ impl BeneathRoot {
         Ok((Self(path), name.starts_with(b"/")))
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
+    /// The same as seen from the directory `above` (empty for the root); `None` if it is not there.
+    pub(crate) fn beneath(&self, above: &[u8]) -> Option<Self> {
+        let rest = self.0.strip_prefix(above)?;
+        match rest {
+            [] => Some(Self(Vec::new())),
+            _ if above.is_empty() => Some(Self(rest.to_vec())),
+            [b'/', rest @ ..] => Some(Self(rest.to_vec())),
+            _ => None,
+        }
+    }
+
+    /// The same without so many of its leading parts; `None` if nothing is left of it.
+    pub(crate) fn without(&self, parts: usize) -> Option<Self> {
+        let mut rest = self.0.as_slice();
+        for _ in 0..parts {
+            let slash = rest.iter().position(|byte| *byte == b'/')?;
+            rest = &rest[slash + 1..];
+        }
+        Some(Self(rest.to_vec()))
+    }
+
     /// The directory and the name in it; `None` for the root itself.
-    pub(super) fn split(&self) -> Option<(&[u8], &[u8])> {
+    pub(crate) fn split(&self) -> Option<(&[u8], &[u8])> {
         if self.0.is_empty() {
             return None;
         }

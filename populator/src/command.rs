@@ -1,0 +1,67 @@
+//! The commands that people run by hand: the archive engine without Kubernetes.
+
+mod bar;
+mod completion;
+mod inspect;
+mod place;
+mod restore;
+mod settings;
+mod verify;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use archive::{RestoreError, SelectionError};
+
+use crate::store::OpenError;
+
+pub use completion::{Completion, completion};
+pub use inspect::{Inspect, inspect};
+pub use restore::{Restore, restore};
+pub use verify::{Verify, verify};
+
+/// Why a command failed, in one sentence that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// What was asked for makes no sense.
+    #[error(transparent)]
+    Selection(#[from] SelectionError),
+    /// The object cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It is not whole.
+    #[error(transparent)]
+    Archive(#[from] RestoreError),
+    /// It was not restored, or not as a whole.
+    #[error("{source}{}", leavings(directory, *begun))]
+    Restore {
+        /// Why.
+        source: RestoreError,
+        /// Where to.
+        directory: PathBuf,
+        /// Whether something of it is there.
+        begun: bool,
+    },
+    /// The directory to restore into.
+    #[error("{}: {source}; name a directory that can be made or is empty", path.display())]
+    Directory {
+        /// As given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Nobody reads what is printed.
+    #[error("nothing can be printed: {0}")]
+    Output(#[from] io::Error),
+    /// A bug.
+    #[error("the command ended by a bug: {0}")]
+    Died(#[from] tokio::task::JoinError),
+}
+
+fn leavings(directory: &Path, begun: bool) -> String {
+    if begun {
+        format!(" ({} holds a part of it: delete that)", directory.display())
+    } else {
+        String::new()
+    }
+}

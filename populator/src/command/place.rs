@@ -1,0 +1,36 @@
+//! Where an archive lies, as the command line has it.
+
+use clap::Args;
+
+use crate::store::{Object, OpenError, S3};
+
+/// Where an archive lies.
+#[derive(Args, Debug)]
+pub struct Place {
+    /// The archive: s3://BUCKET/KEY, file:///PATH or a path
+    pub url: String,
+
+    /// The server of s3:// URLs, where it is not Amazon's: http://HOST:PORT or https://HOST:PORT
+    #[arg(long, env = "AWS_ENDPOINT_URL", value_name = "URL")]
+    endpoint: Option<String>,
+
+    /// Its region
+    #[arg(long, env = "AWS_REGION", default_value = "us-east-1")]
+    region: String,
+
+    /// Ask without credentials. Otherwise they are taken from where Amazon's own tools have them:
+    /// `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, web identity, or the machine's role
+    #[arg(long)]
+    anonymous: bool,
+}
+
+impl Place {
+    pub(super) async fn open(&self) -> Result<Object, OpenError> {
+        let s3 = S3 {
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+            anonymous: self.anonymous,
+        };
+        Object::open(&self.url, &s3).await
+    }
+}

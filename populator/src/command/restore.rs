@@ -1,0 +1,194 @@
+//! `populator restore`: an archive into a directory.
+
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use archive::{
+    Devices, Existing, Options, Outcome, Progress, RestoreError, Selection, SelectionError,
+    Source as _, Wishes,
+};
+use clap::{Args, ValueEnum};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::CommandError;
+use super::bar::Bar;
+use super::place::Place;
+use super::settings::Settings;
+use crate::units;
+
+/// What to restore, and where to.
+#[derive(Args, Debug)]
+pub struct Restore {
+    #[command(flatten)]
+    place: Place,
+
+    /// An empty directory (`lost+found` apart); made, for root alone, where it is missing
+    directory: PathBuf,
+
+    #[command(flatten)]
+    settings: Settings,
+
+    /// Restore only what this glob matches, such as `data/**/*.db`; a directory stands for all that is
+    /// beneath it. Several are allowed
+    #[arg(long, value_name = "GLOB", help_heading = "Choice")]
+    include: Vec<String>,
+
+    /// Leave out what this glob matches, whatever is included. Several are allowed
+    #[arg(long, value_name = "GLOB", help_heading = "Choice")]
+    exclude: Vec<String>,
+
+    /// Restore only what is beneath this directory of the archive, as if it were its root
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "",
+        hide_default_value = true
+    )]
+    #[arg(help_heading = "Choice")]
+    sub_path: String,
+
+    /// Take so many leading parts off each name
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Choice")]
+    strip_components: usize,
+
+    /// What to do where the directory is not empty
+    #[arg(long, value_enum, default_value_t = ExistingFiles::Refuse, help_heading = "Choice")]
+    existing: ExistingFiles,
+
+    /// Make the device nodes of the archive, which otherwise fail the restore
+    #[arg(long, help_heading = "Choice")]
+    devices: bool,
+
+    /// Fail where the file system does not take something, such as an attribute, instead of telling
+    #[arg(long, help_heading = "Choice")]
+    strict: bool,
+}
+
+/// [`Existing`], on a command line.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+enum ExistingFiles {
+    /// Restore nothing
+    Refuse,
+    /// Replace files of the same name, keep all others
+    Overwrite,
+    /// Keep files of the same name
+    Keep,
+}
+
+impl Restore {
+    fn options(&self) -> Result<Options, SelectionError> {
+        let selection = Selection::new(&Wishes {
+            include: &self.include,
+            exclude: &self.exclude,
+            sub_path: &self.sub_path,
+            strip_components: self.strip_components,
+        })?;
+        Ok(Options {
+            selection,
+            existing: match self.existing {
+                ExistingFiles::Refuse => Existing::Refuse,
+                ExistingFiles::Overwrite => Existing::Overwrite,
+                ExistingFiles::Keep => Existing::Keep,
+            },
+            devices: if self.devices {
+                Devices::Create
+            } else {
+                Devices::Refuse
+            },
+            strict: self.strict,
+            ..self.settings.options()
+        })
+    }
+}
+
+/// Restores all of it, durably, or fails.
+pub async fn restore(wanted: Restore, stop: CancellationToken) -> Result<(), CommandError> {
+    let options = wanted.options()?;
+    let object = Arc::new(wanted.place.open().await?);
+    let directory = open(&wanted.directory).map_err(|source| CommandError::Directory {
+        path: wanted.directory.clone(),
+        source,
+    })?;
+    let progress = Arc::new(Progress::default());
+    let counted = Arc::clone(&progress);
+    let bar = Bar::start(&progress, object.length());
+    let runtime = Handle::current();
+    let restoring = tokio::task::spawn_blocking(move || {
+        archive::restore(
+            object,
+            directory.as_fd(),
+            &options,
+            &progress,
+            &stop,
+            &runtime,
+        )
+    });
+    let restored = restoring.await;
+    drop(bar);
+    let outcome = restored?.map_err(|source| CommandError::Restore {
+        begun: !matches!(source, RestoreError::VolumeNotEmpty { .. })
+            && counted.snapshot().entries > 0,
+        source,
+        directory: wanted.directory.clone(),
+    })?;
+    Ok(tell(&wanted, &outcome, &mut io::stdout())?)
+}
+
+fn open(path: &PathBuf) -> io::Result<File> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let directory = File::open(path)?;
+    if directory.metadata()?.is_dir() {
+        Ok(directory)
+    } else {
+        Err(io::ErrorKind::NotADirectory.into())
+    }
+}
+
+fn tell(wanted: &Restore, outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
+    let seconds = outcome.elapsed.as_secs_f64().max(1e-9);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "for people"
+    )]
+    let rate = (outcome.bytes_written as f64 / seconds) as u64;
+    writeln!(
+        out,
+        "restored {} into {}: {} in {seconds:.1} s ({})",
+        wanted.place.url,
+        wanted.directory.display(),
+        units::bytes(outcome.bytes_written),
+        units::rate(rate),
+    )?;
+    writeln!(
+        out,
+        "  {}, {} entries: {} files, {} directories, {} links",
+        outcome.format, outcome.entries, outcome.files, outcome.directories, outcome.links
+    )?;
+    writeln!(
+        out,
+        "  verified: {}; sha256: {}",
+        outcome.verified, outcome.sha256
+    )?;
+    if outcome.left_out > 0 {
+        writeln!(out, "  left out: {} entries", outcome.left_out)?;
+    }
+    for (kind, loss) in outcome.lost.iter() {
+        let examples = loss.examples.join(", ");
+        writeln!(
+            out,
+            "  not restored: {kind}, {} times: {examples}",
+            loss.count
+        )?;
+    }
+    Ok(())
+}

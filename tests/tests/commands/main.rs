@@ -1,0 +1,355 @@
+//! What people run by hand, on a real S3 server and without Kubernetes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Output};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+use tests::s3::{S3Server, fault::Fault};
+use tests::suite::Suite;
+use tests::{odd_tree, tools, tree};
+
+const BUCKET: &str = "bucket";
+
+/// The server, a tree, and its archives by suffix in the bucket.
+struct Shared {
+    server: S3Server,
+    original: PathBuf,
+    archives: PathBuf,
+    _folder: TempDir,
+}
+
+const SUFFIXES: [&str; 6] = ["tar", "tar.gz", "tar.zst", "tar.xz", "tar.bz2", "tar.lz4"];
+
+fn main() -> Result<ExitCode> {
+    let mut suite = Suite::from_arguments()?;
+    if suite.only_lists() {
+        add(&mut suite, None);
+        return Ok(suite.run(|_| async { Ok(()) }));
+    }
+    let shared = suite.block_on(async {
+        let server = S3Server::alone("commands").await?;
+        server.create_bucket(BUCKET).await?;
+        let folder = TempDir::new()?;
+        let (original, archives) = (folder.path().join("tree"), folder.path().to_owned());
+        odd_tree::make(&original)?;
+        odd_tree::noise(&original.join("noise"), 8 << 20)?;
+        for suffix in SUFFIXES {
+            let archive = archives.join(format!("odd.{suffix}"));
+            odd_tree::pack(&original, &archive, suffix)?;
+            let key = format!("odd.{suffix}");
+            server.put_file(BUCKET, &key, &archive).await?;
+        }
+        anyhow::Ok(Shared {
+            server,
+            original,
+            archives,
+            _folder: folder,
+        })
+    })?;
+    let shared = Arc::new(shared);
+    add(&mut suite, Some(&shared));
+    Ok(suite.run(|_| async move {
+        let shared = Arc::into_inner(shared).context("a test still runs")?;
+        shared.server.stop().await
+    }))
+}
+
+fn add(suite: &mut Suite, shared: Option<&Arc<Shared>>) {
+    macro_rules! tests {
+        ($($test:ident),+ $(,)?) => {$({
+            let shared = shared.cloned();
+            suite.test(stringify!($test), || async move {
+                let shared = shared.context("nothing was started")?;
+                $test(&shared).await
+            });
+        })+};
+    }
+    tests!(
+        every_format_comes_back,
+        a_whole_archive_is_told_from_a_damaged_one,
+        a_checksum_that_is_wrong_fails,
+        entries_are_listed_as_tar_does,
+        what_is_chosen_is_restored,
+        what_is_there_is_refused_kept_or_replaced,
+        a_store_that_fails_for_a_while,
+        what_cannot_be_restored_is_said,
+    );
+}
+
+/// Runs the program as somebody whose keys are in the environment.
+fn populator(shared: &Shared, endpoint: &str, words: &[&str]) -> Result<Output> {
+    Ok(Command::new(tools::product("populator")?)
+        .args(words)
+        .env("AWS_ENDPOINT_URL", endpoint)
+        .env("AWS_ACCESS_KEY_ID", shared.server.access_key())
+        .env("AWS_SECRET_ACCESS_KEY", shared.server.secret_key())
+        .output()?)
+}
+
+/// What it printed; an error unless it succeeded.
+fn success(shared: &Shared, words: &[&str]) -> Result<String> {
+    let output = populator(shared, &shared.server.endpoint(), words)?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{words:?}: {complaint}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// What it complained of; an error unless it failed as it should.
+fn failure(shared: &Shared, words: &[&str]) -> Result<String> {
+    let output = populator(shared, &shared.server.endpoint(), words)?;
+    let complaint = String::from_utf8(output.stderr)?;
+    ensure!(
+        output.status.code() == Some(1) && complaint.starts_with("populator: "),
+        "{words:?}: {}: {complaint}",
+        output.status
+    );
+    Ok(complaint)
+}
+
+fn same(shared: &Shared, found: &Path) -> Result<()> {
+    let meant = tree::read(&shared.original)?;
+    let differences = tree::differences(&meant, &tree::read(found)?);
+    ensure!(differences.is_empty(), "{differences:?}");
+    Ok(())
+}
+
+async fn every_format_comes_back(shared: &Shared) -> Result<()> {
+    for suffix in SUFFIXES {
+        let to = TempDir::new()?;
+        let target = to.path().join("made");
+        let url = format!("s3://{BUCKET}/odd.{suffix}");
+        let said = success(
+            shared,
+            &["restore", &url, target.to_str().unwrap_or_default()],
+        )?;
+        same(shared, &target).context(suffix)?;
+        let verified = if suffix == "tar" { "None" } else { "Stream" };
+        ensure!(said.contains(&format!("verified: {verified};")), "{said}");
+        ensure!(said.contains(&format!("  {suffix}, ")), "{said}");
+    }
+    Ok(())
+}
+
+async fn a_whole_archive_is_told_from_a_damaged_one(shared: &Shared) -> Result<()> {
+    let path = shared.archives.join("odd.tar.gz");
+    let said = success(shared, &["verify", &format!("s3://{BUCKET}/odd.tar.gz")])?;
+    ensure!(said.contains("is whole"), "{said}");
+    let mut damaged = fs::read(&path)?;
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 4;
+    shared
+        .server
+        .put(BUCKET, "damaged", damaged.clone())
+        .await?;
+    let said = failure(shared, &["verify", &format!("s3://{BUCKET}/damaged")])?;
+    ensure!(said.contains("is damaged"), "{said}");
+    damaged.truncate(middle);
+    shared.server.put(BUCKET, "cut", damaged).await?;
+    let to = TempDir::new()?;
+    let target = to.path().to_str().context("UTF-8")?;
+    let said = failure(shared, &["restore", &format!("s3://{BUCKET}/cut"), target])?;
+    ensure!(
+        said.contains("is cut off") && said.contains(target) && said.contains("delete that"),
+        "{said}"
+    );
+    Ok(())
+}
+
+async fn a_checksum_that_is_wrong_fails(shared: &Shared) -> Result<()> {
+    let archive = shared.archives.join("odd.tar");
+    let archive = archive.to_str().context("UTF-8")?;
+    let sum = tests::command::run(Command::new("sha256sum").arg(archive))?;
+    let sum = sum.split_whitespace().next().context("no sum")?;
+    let required = ["--require-verified", "sha256"];
+    let said = success(
+        shared,
+        &[&["verify", archive, "--sha256", sum], &required[..]].concat(),
+    )?;
+    ensure!(said.contains("verified: Sha256"), "{said}");
+    let said = failure(shared, &[&["verify", archive], &required[..]].concat())?;
+    ensure!(said.contains("Sha256 is required"), "{said}");
+    let wrong = sum.replace(['0', '1', '2'], "3");
+    let said = failure(shared, &["verify", archive, "--sha256", &wrong])?;
+    ensure!(said.contains(sum) && said.contains(&wrong), "{said}");
+    Ok(())
+}
+
+async fn entries_are_listed_as_tar_does(shared: &Shared) -> Result<()> {
+    let archive = shared.archives.join("odd.tar.zst");
+    let mut tar = Command::new("tar");
+    let options = ["--list", "--verbose", "--numeric-owner", "--utc"];
+    let tar = tar
+        .args(options)
+        .args(["--quoting-style=literal", "--file"]);
+    let by_tar = tests::command::run(tar.arg(&archive))?;
+    let ours = success(
+        shared,
+        &["inspect", "--list", &format!("s3://{BUCKET}/odd.tar.zst")],
+    )?;
+    let head: Vec<_> = ours
+        .lines()
+        .take_while(|line| line.contains(": "))
+        .collect();
+    ensure!(head.contains(&"format: tar.zst"), "{ours}");
+    let listed = ours.lines().count() - head.len();
+    ensure!(listed == by_tar.lines().count(), "{ours}\n{by_tar}");
+    // Alike but for the width of columns and for how odd names are printed.
+    let plain = |line: &&str| line.ends_with("/noise");
+    let words =
+        |line: &str| -> Vec<String> { line.split_whitespace().map(str::to_owned).collect() };
+    let find = |text: &str| -> Option<Vec<String>> { text.lines().find(plain).map(words) };
+    let (ours, theirs) = (find(&ours), find(&by_tar));
+    ensure!(ours.is_some() && ours == theirs, "{ours:?} {theirs:?}");
+    Ok(())
+}
+
+/// Packs these files, each with its own name in it, with GNU tar.
+fn pack(names: &[&str]) -> Result<(TempDir, String)> {
+    let folder = TempDir::new()?;
+    for name in names {
+        let path = folder.path().join("tree").join(name);
+        fs::create_dir_all(path.parent().context("a file is in a directory")?)?;
+        fs::write(path, name)?;
+    }
+    let archive = folder.path().join("archive.tar.gz");
+    odd_tree::pack(&folder.path().join("tree"), &archive, "tar.gz")?;
+    let archive = archive.to_str().context("UTF-8")?.to_owned();
+    Ok((folder, archive))
+}
+
+/// The files beneath a directory with what is in them.
+fn files(folder: &Path) -> Result<Vec<(String, String)>> {
+    let names = tests::command::run(
+        Command::new("find")
+            .current_dir(folder)
+            .args(["-type", "f", "-printf", "%P\\n"]),
+    )?;
+    let mut found = Vec::new();
+    for name in names.lines() {
+        found.push((name.to_owned(), fs::read_to_string(folder.join(name))?));
+    }
+    found.sort();
+    Ok(found)
+}
+
+async fn what_is_chosen_is_restored(shared: &Shared) -> Result<()> {
+    let (_folder, archive) = pack(&["etc/a.conf", "var/lib/db/1", "var/lib/db/2.tmp", "var/x"])?;
+    for (choice, expected) in [
+        (
+            &["--include", "etc", "--include", "**/1"][..],
+            &[
+                ("etc/a.conf", "etc/a.conf"),
+                ("var/lib/db/1", "var/lib/db/1"),
+            ][..],
+        ),
+        (
+            &["--sub-path", "var/lib", "--exclude", "**/*.tmp"],
+            &[("db/1", "var/lib/db/1")],
+        ),
+        (
+            &["--strip-components", "2"],
+            &[("db/1", "var/lib/db/1"), ("db/2.tmp", "var/lib/db/2.tmp")],
+        ),
+    ] {
+        let to = TempDir::new()?;
+        let target = to.path().to_str().context("UTF-8")?;
+        let said = success(shared, &[&["restore", &archive, target], choice].concat())?;
+        ensure!(said.contains("left out: "), "{said}");
+        let meant: Vec<_> = expected
+            .iter()
+            .map(|(name, content)| ((*name).to_owned(), (*content).to_owned()))
+            .collect();
+        let found = files(to.path())?;
+        ensure!(found == meant, "{choice:?}: {found:?}");
+    }
+    let to = TempDir::new()?;
+    let target = to.path().to_str().context("UTF-8")?;
+    let said = failure(
+        shared,
+        &["restore", &archive, target, "--include", "absent"],
+    )?;
+    ensure!(said.contains("is chosen"), "{said}");
+    Ok(())
+}
+
+async fn what_is_there_is_refused_kept_or_replaced(shared: &Shared) -> Result<()> {
+    let (_folder, archive) = pack(&["a", "d/b"])?;
+    let to = TempDir::new()?;
+    let target = to.path().to_str().context("UTF-8")?;
+    fs::create_dir(to.path().join("d"))?;
+    fs::write(to.path().join("d/b"), "mine")?;
+    fs::write(to.path().join("d/c"), "mine too")?;
+    let all = |b: &str, a: Option<&str>| -> Vec<(String, String)> {
+        let a = a.map(|a| ("a".to_owned(), a.to_owned()));
+        let rest = [("d/b", b), ("d/c", "mine too")];
+        let rest = rest.map(|(name, content)| (name.to_owned(), content.to_owned()));
+        a.into_iter().chain(rest).collect()
+    };
+    let said = failure(shared, &["restore", &archive, target])?;
+    ensure!(said.contains("not empty") && files(to.path())? == all("mine", None));
+    success(shared, &["restore", &archive, target, "--existing=keep"])?;
+    ensure!(files(to.path())? == all("mine", Some("a")));
+    success(
+        shared,
+        &["restore", &archive, target, "--existing=overwrite"],
+    )?;
+    ensure!(files(to.path())? == all("d/b", Some("a")));
+    Ok(())
+}
+
+async fn a_store_that_fails_for_a_while(shared: &Shared) -> Result<()> {
+    let proxy = shared.server.fault_proxy().await?;
+    proxy.set(Fault::Truncate(700_000)).await?;
+    let to = TempDir::new()?;
+    let target = to.path().to_str().context("UTF-8")?;
+    let url = format!("s3://{BUCKET}/odd.tar.gz");
+    let words = ["restore", &url, target];
+    let proxy = Arc::new(proxy);
+    let mending = tokio::spawn({
+        let proxy = Arc::clone(&proxy);
+        async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            proxy.set(Fault::None).await
+        }
+    });
+    let endpoint = proxy.endpoint();
+    let output = tokio::task::block_in_place(|| populator(shared, &endpoint, &words));
+    mending.await??;
+    let output = output?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{complaint}");
+    same(shared, to.path())
+}
+
+async fn what_cannot_be_restored_is_said(shared: &Shared) -> Result<()> {
+    let to = TempDir::new()?;
+    let target = to.path().to_str().context("UTF-8")?;
+    let said = failure(
+        shared,
+        &["restore", &format!("s3://{BUCKET}/absent"), target],
+    )?;
+    ensure!(said.contains("does not exist"), "{said}");
+    fs::write(to.path().join("mine"), "precious")?;
+    let said = failure(
+        shared,
+        &["restore", &format!("s3://{BUCKET}/odd.tar"), target],
+    )?;
+    ensure!(
+        said.contains("not empty") && !said.contains("delete that"),
+        "{said}"
+    );
+    ensure!(fs::read(to.path().join("mine"))? == b"precious");
+    let archive = shared.archives.join("odd.tar");
+    let archive = archive.to_str().context("UTF-8")?;
+    let file = to.path().join("mine");
+    let said = failure(
+        shared,
+        &["restore", archive, file.to_str().context("UTF-8")?],
+    )?;
+    ensure!(said.contains("directory"), "{said}");
+    Ok(())
+}
