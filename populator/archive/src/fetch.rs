@@ -35,10 +35,10 @@ pub struct Fetching {
 }
 
 impl Default for Fetching {
-    /// 6 ranges of 1 MiB, and about a quarter of a minute of patience with each.
+    /// 5 ranges of 1 MiB, and about a quarter of a minute of patience with each.
     fn default() -> Self {
         Self {
-            parallel: 6,
+            parallel: 5,
             range: 1 << 20,
             attempts: 8,
             pause: Duration::from_millis(200),
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn a_small_budget_means_fewer_and_then_smaller_ranges() {
         let all = Fetching::default().within(64 << 20);
-        assert_eq!((all.parallel, all.range), (6, 1 << 20));
+        assert_eq!((all.parallel, all.range), (5, 1 << 20));
         let fewer = Fetching::default().within(5 << 20);
         assert_eq!((fewer.parallel, fewer.range), (2, 1 << 20));
         let smaller = Fetching::default().within(1 << 20);

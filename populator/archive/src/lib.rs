@@ -8,7 +8,7 @@
 //! | `format`, `decode` | what it is by its first bytes; decompression (a thread) |
 //! | `tar_reader`, `entry`, `path` | headers of every tar dialect become entries |
 //! | `reading` | all of these started, and judged at the end |
-//! | `restore` | entries become files beneath a root (the caller's thread), made durable |
+//! | `restore` | entries become files beneath a root (the caller's thread, small ones by several), made durable |
 //! | `examine` | entries are looked at and nothing is written |
 //! | `stream` | how bytes pass between the stages |
 //! | `budget` | the memory that all restores share |

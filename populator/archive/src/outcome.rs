@@ -102,12 +102,24 @@ impl Losses {
         self.0.get(kind)
     }
 
-    pub(crate) fn add(&mut self, kind: &str, entry: &[u8]) {
+    /// Adds what another thread lost.
+    pub(crate) fn merge(&mut self, other: Self) {
+        for (kind, loss) in other.0 {
+            let own = self.of(&kind);
+            own.count += loss.count;
+            let room = EXAMPLES.saturating_sub(own.examples.len());
+            own.examples.extend(loss.examples.into_iter().take(room));
+        }
+    }
+
+    fn of(&mut self, kind: &str) -> &mut Loss {
         let known = self.0.contains_key(kind) || self.0.len() < KINDS;
-        let loss = self
-            .0
-            .entry(if known { kind } else { "other" }.to_owned())
-            .or_default();
+        let kind = if known { kind } else { "other" };
+        self.0.entry(kind.to_owned()).or_default()
+    }
+
+    pub(crate) fn add(&mut self, kind: &str, entry: &[u8]) {
+        let loss = self.of(kind);
         loss.count += 1;
         if loss.examples.len() < EXAMPLES {
             loss.examples.push(printable(entry));

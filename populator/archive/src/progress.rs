@@ -24,7 +24,7 @@ pub struct Snapshot {
     pub consumed: u64,
     /// Bytes of file data written into the volume (holes are not counted).
     pub written: u64,
-    /// Archive entries that are in place.
+    /// Archive entries that are in place, or about to be.
     pub entries: u64,
 }
 

@@ -16,8 +16,11 @@ use root::Root;
 use writer::Writer;
 
 mod content;
+mod crew;
 mod directories;
 mod metadata;
+mod pending;
+mod place;
 mod root;
 mod writer;
 
@@ -25,8 +28,8 @@ mod writer;
 /// options allow more.
 ///
 /// Blocks until everything is in place and durable (`syncfs`), or until the first failure; what is in
-/// the directory then must be thrown away. The calling thread does the writing, so it is one that may
-/// block, never one of `runtime`'s workers (that panics). Fetching happens on `runtime`.
+/// the directory then must be thrown away. The calling thread does much of the writing, so it is one that
+/// may block, never one of `runtime`'s workers (that panics). Fetching happens on `runtime`.
 ///
 /// `cancel` ends it within a second, a system call that the kernel does not finish apart.
 pub fn restore(
@@ -38,9 +41,9 @@ pub fn restore(
     runtime: &Handle,
 ) -> Result<Outcome, RestoreError> {
     let root = Root::new(directory, options.existing)?;
-    let memory = content::MEMORY;
+    let memory = content::MEMORY + crew::MEMORY;
     let mut reading = Reading::begin(source, options, memory, progress, cancel, runtime)?;
-    let mut writer = Writer::new(root, options, progress, cancel);
+    let mut writer = Writer::new(root, options, progress, cancel)?;
     while let Some(entry) = reading.entries.next_entry()? {
         if cancel.is_cancelled() {
             return Err(RestoreError::Cancelled);
@@ -83,7 +86,7 @@ mod tests {
 
     #[test]
     fn the_budget_has_room_for_what_it_promises() {
-        const FIXED: u64 = decode::MEMORY + content::MEMORY;
+        const FIXED: u64 = decode::MEMORY + content::MEMORY + crew::MEMORY;
         let usual = FIXED + Fetching::default().within(Budget::DEFAULT - FIXED).memory();
         assert!(4 * usual <= Budget::DEFAULT, "{usual}");
         let least = FIXED + Fetching::default().within(Budget::MIN - FIXED).memory();

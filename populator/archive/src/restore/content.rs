@@ -1,10 +1,11 @@
-//! The data of files: large ones past the page cache, small and sparse ones through it.
+//! The data of files: large and middling ones past the page cache, small and sparse ones through it.
 //!
 //! Direct writes of whole megabytes into space that is allocated beforehand cost a fraction of the
 //! CPU time that the page cache takes, tell a full volume before the data are fetched, and leave
 //! nothing dirty that would count against the memory limit of a container.
 
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{
     Advice, AtFlags, FallocateFlags, OFlags, StatxFlags, fadvise, fallocate, fcntl_setfl,
@@ -19,8 +20,11 @@ use crate::progress::Progress;
 use crate::stream::Stream;
 use crate::tar_reader::TarReader;
 
-/// Bytes in a direct write, and the size from which a file is written directly.
+/// Bytes in a direct write of a large file, and the size from which a file is one.
 const DIRECT: usize = 1 << 20;
+
+/// The size from which a file that is written in one piece is written directly.
+const DIRECT_SMALL: usize = 64 << 10;
 
 /// What the buffer and every direct write are aligned to: a page, and the blocks of every volume that
 /// has no larger ones.
@@ -31,6 +35,83 @@ const DIRTY_MAX: u64 = 8 << 20;
 
 /// Bytes of memory the stage takes.
 pub(super) const MEMORY: u64 = (DIRECT + ALIGNMENT) as u64;
+
+/// All that a small file holds, in a buffer that may be written directly if it is long enough.
+pub(super) struct Aligned {
+    buffer: Vec<u8>,
+    start: usize,
+    length: usize,
+}
+
+impl Aligned {
+    /// A buffer for a file of this size; none if that is not small.
+    pub(super) fn for_small(size: u64) -> Option<Self> {
+        let length = usize::try_from(size).ok().filter(|it| *it < DIRECT)?;
+        if length < DIRECT_SMALL {
+            return Some(Self {
+                buffer: vec![0; length],
+                start: 0,
+                length,
+            });
+        }
+        let buffer = vec![0; length.next_multiple_of(ALIGNMENT) + ALIGNMENT];
+        Some(Self {
+            start: buffer.as_ptr().align_offset(ALIGNMENT),
+            buffer,
+            length,
+        })
+    }
+
+    /// Fills it with the data of the current entry.
+    pub(super) fn read(&mut self, reader: &mut TarReader<impl Stream>) -> Result<(), RestoreError> {
+        let whole = &mut self.buffer[self.start..self.start + self.length];
+        // The reader gives as much as it said, or fails.
+        fill(reader, whole).map(drop)
+    }
+
+    /// What the file holds.
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.start + self.length]
+    }
+
+    /// The same and zeros to the end of a block, for a direct write.
+    fn blocks(&self) -> Option<&[u8]> {
+        let padded = self.length.next_multiple_of(ALIGNMENT);
+        (self.length >= DIRECT_SMALL).then(|| &self.buffer[self.start..self.start + padded])
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+}
+
+/// Writes a small file, which is empty yet. `direct` says whether the file system has not refused
+/// direct writes, and learns it.
+pub(super) fn write_small(
+    file: BorrowedFd<'_>,
+    content: &Aligned,
+    direct: &AtomicBool,
+) -> Result<(), Errno> {
+    if let Some(blocks) = content.blocks()
+        && direct.load(Ordering::Relaxed)
+        && may_be_direct(file)
+    {
+        match write_all(file, blocks, 0) {
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => {
+                direct.store(false, Ordering::Relaxed);
+                fcntl_setfl(file, OFlags::empty())?;
+            }
+            Err(errno) => return Err(errno),
+            Ok(()) if blocks.len() == content.len() => return Ok(()),
+            Ok(()) => return retry_on_intr(|| ftruncate(file, content.length as u64)),
+        }
+    }
+    write_all(file, content.bytes(), 0)
+}
 
 /// Writes the contents of one file after the other.
 pub(super) struct Content<'a> {
@@ -71,7 +152,7 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// Writes what the reader has for the current entry into an empty file.
+    /// Writes what the reader has for the current entry, which is no small file, into an empty file.
     pub(super) fn write(
         &mut self,
         file: BorrowedFd<'_>,
@@ -79,9 +160,6 @@ impl<'a> Content<'a> {
         reader: &mut TarReader<impl Stream>,
     ) -> Result<(), ContentError> {
         match layout {
-            Layout::Dense(size) if *size < DIRECT as u64 => {
-                self.cached(file, 0, *size, &mut 0, reader)
-            }
             Layout::Dense(size) => {
                 match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, *size)) {
                     Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}

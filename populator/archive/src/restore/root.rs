@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::fs::{
     AtFlags, Dir, Mode, OFlags, ResolveFlags, fchmod, mkdirat, openat, openat2, syncfs, unlinkat,
@@ -33,8 +33,8 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 
 /// The root and the directories beneath it that were used last.
 pub(super) struct Root {
-    fd: Rc<OwnedFd>,
-    open: HashMap<Vec<u8>, Rc<OwnedFd>>,
+    fd: Arc<OwnedFd>,
+    open: HashMap<Vec<u8>, Arc<OwnedFd>>,
 }
 
 impl Root {
@@ -56,7 +56,7 @@ impl Root {
             }
         }
         Ok(Self {
-            fd: Rc::new(fd),
+            fd: Arc::new(fd),
             open: HashMap::new(),
         })
     }
@@ -66,62 +66,75 @@ impl Root {
     }
 
     /// The directory at `path`, opened. Missing ones on the way are made, as tar does.
-    pub(super) fn directory(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, Errno> {
+    pub(super) fn directory(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Errno> {
         self.walk(path, true)
     }
 
     /// The directory at `path`, opened, if it is there.
-    pub(super) fn existing(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, Errno> {
+    pub(super) fn existing(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Errno> {
         self.walk(path, false)
     }
 
-    fn walk(&mut self, path: &[u8], make: bool) -> Result<Rc<OwnedFd>, Errno> {
+    fn walk(&mut self, path: &[u8], make: bool) -> Result<Arc<OwnedFd>, Errno> {
         let (mut fd, mut at) = self.nearest(path);
         // One step at a time: a path may be longer than the kernel takes at once.
         while at < path.len() {
             let start = if at == 0 { 0 } else { at + 1 };
             let end = path[start..].iter().position(|byte| *byte == b'/');
             let end = end.map_or(path.len(), |length| start + length);
-            fd = Rc::new(step(&fd, &path[start..end], make)?);
+            fd = Arc::new(step(&fd, &path[start..end], make)?);
             if self.open.len() >= OPEN_MAX {
                 self.open.clear();
             }
-            self.open.insert(path[..end].to_vec(), Rc::clone(&fd));
+            self.open.insert(path[..end].to_vec(), Arc::clone(&fd));
             at = end;
         }
         Ok(fd)
     }
 
     /// The longest part of `path` that is open, and its length.
-    fn nearest(&self, path: &[u8]) -> (Rc<OwnedFd>, usize) {
+    fn nearest(&self, path: &[u8]) -> (Arc<OwnedFd>, usize) {
         let mut length = path.len();
         while length > 0 {
             if let Some(fd) = self.open.get(&path[..length]) {
-                return (Rc::clone(fd), length);
+                return (Arc::clone(fd), length);
             }
             length = path[..length]
                 .iter()
                 .rposition(|byte| *byte == b'/')
                 .unwrap_or(0);
         }
-        (Rc::clone(&self.fd), 0)
+        (Arc::clone(&self.fd), 0)
     }
 
-    /// Removes what an earlier entry left at this name: a file of any kind, or an empty directory.
+    /// [`remove`]s what an earlier entry left at this name.
     pub(super) fn remove(&mut self, parent: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
-        match unlinkat(parent, name, AtFlags::empty()) {
-            Err(Errno::ISDIR | Errno::PERM) => {
-                // It or what is open beneath it would live on without a name.
-                self.open.clear();
-                unlinkat(parent, name, AtFlags::REMOVEDIR)
-            }
-            other => other,
+        if remove(parent, name)? {
+            self.forget();
         }
+        Ok(())
+    }
+
+    /// Closes the directories that are kept open: after one was removed, it or what is open beneath it
+    /// would live on without a name.
+    pub(super) fn forget(&mut self) {
+        self.open.clear();
     }
 
     /// Makes everything durable. Reports also what could not be written earlier.
     pub(super) fn sync(&self) -> Result<(), RestoreError> {
         syncfs(&self.fd).map_err(|errno| failed("writing everything out to the volume", errno))
+    }
+}
+
+/// Removes what is at this name, a file of any kind or an empty directory; whether it was a directory.
+pub(super) fn remove(parent: &OwnedFd, name: &[u8]) -> Result<bool, Errno> {
+    match unlinkat(parent, name, AtFlags::empty()) {
+        Err(Errno::ISDIR | Errno::PERM) => {
+            unlinkat(parent, name, AtFlags::REMOVEDIR)?;
+            Ok(true)
+        }
+        other => other.map(|()| false),
     }
 }
 

@@ -1,19 +1,19 @@
-//! The last stage: entries become files, one after the other.
-//!
-//! Writers in parallel would stand here: one takes each entry from the reader and hands it on by its
-//! path, so that entries of one path and links to it stay in order.
+//! The last stage: entries become files, one after the other, but for small files, which are handed over
+//! to a [`Crew`].
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
 
-use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, linkat, makedev, mkdirat, mknodat, openat, statat, symlinkat,
-};
+use rustix::fs::{AtFlags, FileType, Mode, linkat, makedev, mkdirat, mknodat, symlinkat};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
-use super::content::{Content, ContentError};
+use super::content::{Aligned, Content, ContentError};
+use super::crew::{Crew, SmallFile};
 use super::directories::Directories;
 use super::metadata;
+use super::pending::Pending;
+use super::place::Place;
 use super::root::Root;
 use crate::entry::{Device, Entry, Kind, Layout, Metadata};
 use crate::error::{RestoreError, printable};
@@ -35,6 +35,8 @@ pub(super) struct Writer<'a> {
     root: Root,
     directories: Directories,
     content: Content<'a>,
+    crew: Crew,
+    pending: Pending,
     cancel: &'a CancellationToken,
     options: &'a Options,
     pub(super) lost: Losses,
@@ -54,18 +56,20 @@ impl<'a> Writer<'a> {
     pub(super) fn new(
         root: Root,
         options: &'a Options,
-        progress: &'a Progress,
+        progress: &'a Arc<Progress>,
         cancel: &'a CancellationToken,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, RestoreError> {
+        Ok(Self {
             root,
             directories: Directories::default(),
             content: Content::new(progress, cancel),
+            crew: Crew::start(progress, cancel)?,
+            pending: Pending::default(),
             cancel,
             options,
             lost: Losses::default(),
             counts: Counts::default(),
-        }
+        })
     }
 
     /// Makes what `entry` says; its data come from `reader`.
@@ -97,6 +101,10 @@ impl<'a> Writer<'a> {
                 )),
             };
         };
+        let is_directory = matches!(entry.kind, Kind::Directory);
+        if self.pending.are_many() || self.pending.concerns(path.as_bytes(), !is_directory) {
+            self.settle()?;
+        }
         let parent = self
             .root
             .directory(parent)
@@ -111,7 +119,13 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         match &entry.kind {
-            Kind::File(layout) => self.file(&place, layout, metadata, reader),
+            Kind::File(layout) => match small(layout) {
+                Some(content) => {
+                    self.pending.add(path.as_bytes());
+                    self.small_file(&place, content, metadata, reader)
+                }
+                None => self.file(&place, layout, metadata, reader),
+            },
             Kind::Directory => {
                 self.directory(&place)?;
                 self.finish_later(&path, metadata)
@@ -133,8 +147,21 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Waits until all that was handed over is there.
+    fn settle(&mut self) -> Result<(), RestoreError> {
+        if self.crew.settle()? {
+            self.root.forget();
+        }
+        self.pending.clear();
+        Ok(())
+    }
+
     /// Finishes the directories and makes everything durable.
     pub(super) fn finish(mut self) -> Result<(Counts, Losses), RestoreError> {
+        self.settle()?;
+        for lost in self.crew.finish()? {
+            self.lost.merge(lost);
+        }
         self.directories
             .finish(&mut self.root, &mut self.lost, self.cancel)?;
         if self.options.strict && !self.lost.is_empty() {
@@ -144,6 +171,25 @@ impl<'a> Writer<'a> {
         Ok((self.counts, self.lost))
     }
 
+    /// Its data are read, and the rest is left to the crew.
+    fn small_file(
+        &mut self,
+        place: &Place<'_>,
+        mut content: Aligned,
+        metadata: &Metadata,
+        reader: &mut TarReader<impl Stream>,
+    ) -> Result<(), RestoreError> {
+        content.read(reader)?;
+        self.counts.files += 1;
+        self.crew.hand_over(SmallFile {
+            parent: Arc::clone(place.parent),
+            name: place.name.to_vec(),
+            shown: place.shown.to_vec(),
+            metadata: metadata.clone(),
+            content,
+        })
+    }
+
     fn file(
         &mut self,
         place: &Place<'_>,
@@ -151,15 +197,8 @@ impl<'a> Writer<'a> {
         metadata: &Metadata,
         reader: &mut TarReader<impl Stream>,
     ) -> Result<(), RestoreError> {
-        const NEW: OFlags = OFlags::WRONLY
-            .union(OFlags::CREATE)
-            .union(OFlags::EXCL)
-            .union(OFlags::NOFOLLOW)
-            .union(OFlags::CLOEXEC);
         let file = self
-            .make(place, || {
-                openat(place.parent, place.name, NEW, Mode::RUSR | Mode::WUSR)
-            })
+            .make(place, || place.create())
             .map_err(place.failed("creating"))?;
         self.content
             .write(file.as_fd(), layout, reader)
@@ -239,6 +278,9 @@ impl<'a> Writer<'a> {
             return Err(refused("that is the root"));
         };
         let missing = "no entry before it has that name";
+        if self.pending.concerns(path.as_bytes(), false) {
+            self.settle()?;
+        }
         let directory = self.root.existing(directory).map_err(|errno| match errno {
             Errno::NOENT | Errno::NOTDIR => refused(missing),
             errno => RestoreError::volume("finding the target of", place.shown, errno),
@@ -336,37 +378,10 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Where an entry goes.
-struct Place<'a> {
-    parent: &'a OwnedFd,
-    name: &'a [u8],
-    /// The whole name, for messages.
-    shown: &'a [u8],
-}
-
-impl<'a> Place<'a> {
-    fn failed(&self, doing: &'static str) -> impl Fn(Errno) -> RestoreError + use<'a> {
-        let shown = self.shown;
-        move |errno| RestoreError::volume(doing, shown, errno)
-    }
-
-    fn file_type(&self) -> Result<FileType, Errno> {
-        let found = statat(self.parent, self.name, AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok(FileType::from_raw_mode(found.st_mode))
-    }
-
-    /// Whether the name is taken by what stays: anything but a directory for a directory.
-    fn is_kept(&self, kind: &Kind) -> Result<bool, RestoreError> {
-        match self.file_type() {
-            Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(self.failed("looking at")(errno)),
-            Ok(found) => Ok((found, kind) != (FileType::Directory, &Kind::Directory)),
-        }
-    }
-
-    /// What tells one file from all others.
-    fn identity(&self) -> Result<(u64, u64), Errno> {
-        let found = statat(self.parent, self.name, AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok((found.st_dev, found.st_ino))
+/// A buffer for the data of a file that is small and has no holes.
+fn small(layout: &Layout) -> Option<Aligned> {
+    match layout {
+        Layout::Dense(size) => Aligned::for_small(*size),
+        Layout::Sparse { .. } => None,
     }
 }

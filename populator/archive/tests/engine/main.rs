@@ -12,6 +12,7 @@ mod forged;
 mod hostile;
 mod integrity;
 mod limits;
+mod order;
 mod pack;
 mod round_trip;
 mod sparse;

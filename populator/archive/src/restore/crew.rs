@@ -1,0 +1,268 @@
+//! Small files, which several threads make and write: what they take is mostly system calls, one file
+//! no longer than another, and a direct write waits for the disk.
+//!
+//! Files are handed over in the archive's order and made in any. So whatever depends on one of them,
+//! by its path or as a link to it, first waits until the [`Crew`] has settled.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
+
+use super::content::{self, Aligned};
+use super::metadata;
+use super::place::Place;
+use super::root;
+use crate::entry::Metadata;
+use crate::error::RestoreError;
+use crate::outcome::Losses;
+use crate::progress::Progress;
+
+/// Bytes of memory that files may take which wait to be written or are being written.
+pub(super) const MEMORY: u64 = 1 << 20;
+
+/// What a file counts besides its content, name and attributes, so that no more than 64 wait, each with
+/// a directory that is kept open.
+const OVERHEAD: usize = 16 << 10;
+
+/// More do not help one disk.
+const THREADS_MAX: usize = 4;
+
+/// A file that is to be made, with all that is known of it.
+pub(super) struct SmallFile {
+    pub(super) parent: Arc<OwnedFd>,
+    pub(super) name: Vec<u8>,
+    /// The whole name, for messages.
+    pub(super) shown: Vec<u8>,
+    pub(super) metadata: Metadata,
+    pub(super) content: Aligned,
+}
+
+impl SmallFile {
+    fn cost(&self) -> usize {
+        let xattrs = self.metadata.xattrs.iter();
+        let xattrs: usize = xattrs.map(|it| it.name.len() + it.value.len()).sum();
+        OVERHEAD + self.content.capacity() + self.name.len() + self.shown.len() + xattrs
+    }
+}
+
+/// The threads, and what they have to do.
+pub(super) struct Crew {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<Losses>>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// For the threads: there is a file, or the end.
+    work: Condvar,
+    /// For who hands files over: one is done.
+    done: Condvar,
+    /// Whether a directory was removed to make room for a file.
+    removed_directory: AtomicBool,
+    /// Whether this file system has not refused direct writes yet.
+    direct: AtomicBool,
+    progress: Arc<Progress>,
+    cancel: CancellationToken,
+}
+
+#[derive(Default)]
+struct Queue {
+    files: VecDeque<SmallFile>,
+    /// Of those that wait and of those that are being written.
+    cost: usize,
+    failed: Option<RestoreError>,
+    closed: bool,
+}
+
+impl Crew {
+    /// Starts as many threads as there are processors to run them.
+    pub(super) fn start(
+        progress: &Arc<Progress>,
+        cancel: &CancellationToken,
+    ) -> Result<Self, RestoreError> {
+        let mut crew = Self {
+            shared: Arc::new(Shared {
+                queue: Mutex::default(),
+                work: Condvar::new(),
+                done: Condvar::new(),
+                removed_directory: AtomicBool::new(false),
+                direct: AtomicBool::new(true),
+                progress: Arc::clone(progress),
+                cancel: cancel.clone(),
+            }),
+            threads: Vec::new(),
+        };
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..processors.min(THREADS_MAX) {
+            let shared = Arc::clone(&crew.shared);
+            let thread = thread::Builder::new()
+                .name("archive-write".into())
+                .spawn(move || shared.run())
+                .map_err(|error| RestoreError::NodeError {
+                    what: format!("starting a thread: {error}"),
+                })?;
+            crew.threads.push(thread);
+        }
+        Ok(crew)
+    }
+
+    /// Hands a file over; waits while there are too many. Fails as soon as any file has failed.
+    pub(super) fn hand_over(&self, file: SmallFile) -> Result<(), RestoreError> {
+        let cost = file.cost();
+        // One of any size goes alone.
+        let mut queue = self.wait_while(|queue| {
+            queue.cost > 0 && queue.cost + cost > usize::try_from(MEMORY).unwrap_or(usize::MAX)
+        })?;
+        queue.cost += cost;
+        queue.files.push_back(file);
+        drop(queue);
+        self.shared.work.notify_one();
+        Ok(())
+    }
+
+    /// Waits until every file is made. Says whether a directory made room for one.
+    pub(super) fn settle(&self) -> Result<bool, RestoreError> {
+        drop(self.wait_while(|queue| queue.cost > 0)?);
+        Ok(self.shared.removed_directory.swap(false, Ordering::Relaxed))
+    }
+
+    /// [`Crew::settle`] for the last time; what was lost.
+    pub(super) fn finish(mut self) -> Result<Vec<Losses>, RestoreError> {
+        self.settle()?;
+        self.shared.close();
+        let threads = std::mem::take(&mut self.threads);
+        threads
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| died()))
+            .collect()
+    }
+
+    fn wait_while(
+        &self,
+        busy: impl Fn(&Queue) -> bool,
+    ) -> Result<MutexGuard<'_, Queue>, RestoreError> {
+        let mut queue = self.shared.lock();
+        loop {
+            if let Some(error) = queue.failed.take() {
+                return Err(error);
+            }
+            if !busy(&queue) {
+                return Ok(queue);
+            }
+            let waited = self.shared.done.wait(queue);
+            queue = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for Crew {
+    /// Nothing of a restore goes on when it has ended.
+    fn drop(&mut self) {
+        self.shared.close();
+        for thread in self.threads.drain(..) {
+            // Whatever it has to say, something else went wrong before.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A file being written; dropped, it is done, also by a panic.
+struct Turn<'a> {
+    shared: &'a Shared,
+    cost: usize,
+    result: Result<(), RestoreError>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.shared.lock();
+        queue.cost -= self.cost;
+        if let Err(error) = std::mem::replace(&mut self.result, Ok(())) {
+            queue.failed.get_or_insert(error);
+        }
+        drop(queue);
+        self.shared.done.notify_one();
+    }
+}
+
+impl Shared {
+    /// The queue is whole at every moment, so a panic elsewhere does not matter.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the threads end; what waits is given up.
+    fn close(&self) {
+        let mut queue = self.lock();
+        queue.closed = true;
+        queue.files.clear();
+        drop(queue);
+        self.work.notify_all();
+    }
+
+    /// A thread: writes files until there are no more.
+    fn run(&self) -> Losses {
+        let mut lost = Losses::default();
+        while let Some(file) = self.next() {
+            let mut turn = Turn {
+                shared: self,
+                cost: file.cost(),
+                result: Err(died()),
+            };
+            turn.result = if self.cancel.is_cancelled() {
+                Err(RestoreError::Cancelled)
+            } else {
+                self.write(&file, &mut lost)
+            };
+        }
+        lost
+    }
+
+    fn next(&self) -> Option<SmallFile> {
+        let mut queue = self.lock();
+        loop {
+            if let Some(file) = queue.files.pop_front() {
+                return Some(file);
+            }
+            if queue.closed {
+                return None;
+            }
+            let waited = self.work.wait(queue);
+            queue = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn write(&self, small: &SmallFile, lost: &mut Losses) -> Result<(), RestoreError> {
+        let place = Place {
+            parent: &small.parent,
+            name: &small.name,
+            shown: &small.shown,
+        };
+        let file = match place.create() {
+            Err(Errno::EXIST) => root::remove(place.parent, place.name).and_then(|directory| {
+                if directory {
+                    self.removed_directory.store(true, Ordering::Relaxed);
+                }
+                place.create()
+            }),
+            other => other,
+        };
+        let file = file.map_err(place.failed("creating"))?;
+        content::write_small(file.as_fd(), &small.content, &self.direct)
+            .map_err(place.failed("writing"))?;
+        self.progress.add_written(small.content.len() as u64);
+        metadata::apply(file.as_fd(), &small.metadata, &small.shown, lost)
+            .map_err(place.failed("setting the metadata of"))
+    }
+}
+
+fn died() -> RestoreError {
+    RestoreError::NodeError {
+        what: "a writing thread died".into(),
+    }
+}
