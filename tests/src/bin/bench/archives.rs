@@ -4,9 +4,7 @@
 mod data;
 mod runs;
 
-use std::path::Path;
-
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use tests::s3::S3Server;
 
 use self::data::Data;
@@ -122,7 +120,6 @@ async fn one(
     data: &Data,
 ) -> Result<Vec<Row>> {
     let mut runs = Runs::new(server, BUCKET, name)?;
-    let ours = format!("restore s3://{BUCKET}/{name}");
     let mut own = Vec::new();
     let mut others = vec![Vec::new(); case.peers.len()];
     for turn in 0..TIMES {
@@ -130,7 +127,8 @@ async fn one(
             .volume(&format!("ours-{turn}"), data.volume())
             .await?;
         own.push(runs.ours(&volume.staging)?);
-        check(&volume.staging, data)?;
+        // Ours has to be right before it may be fast.
+        data.is_same(&volume.staging)?;
         driver.remove(volume).await?;
         for (index, (_, decompressor, options)) in case.peers.iter().enumerate() {
             interruption::check()?;
@@ -145,7 +143,7 @@ async fn one(
         }
         driver.give_back().await?;
     }
-    let own = Figures::median(own).ok_or_else(|| anyhow!("{ours} never ran"))?;
+    let own = Figures::median(own).context("ours never ran")?;
     let others: Vec<_> = others.into_iter().map(Figures::median).collect();
     let best = others
         .iter()
@@ -181,9 +179,4 @@ async fn one(
     let row = format!("{name}: peak memory");
     rows.push(Row::new(&row, own.peak, None, Some(PEAK), "MiB"));
     Ok(rows)
-}
-
-/// Ours has to be right before it may be fast.
-fn check(folder: &Path, data: &Data) -> Result<()> {
-    data.is_same(folder)
 }
