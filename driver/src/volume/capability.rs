@@ -144,7 +144,7 @@ impl Access {
             "" => None,
             name => Some(
                 FileSystem::named(name)
-                    .ok_or_else(|| CapabilityError::FileSystem(name.to_owned()))?,
+                    .ok_or_else(|| CapabilityError::FileSystem(name.chars().take(64).collect()))?,
             ),
         };
         if !mount.volume_mount_group.is_empty() {

@@ -331,6 +331,82 @@ async fn node_calls_hold_to_what_was_staged() {
     driver.delete(&id).await.unwrap();
 }
 
+/// Nothing of it reaches a program, a path or the mount table.
+#[tokio::test]
+async fn rubbish_is_not_published() {
+    let bench = Bench::new();
+    let mut driver = bench.start().await;
+    let id = driver.create("pvc-1", "ext4", 64).await.unwrap().volume_id;
+    let (staging, target) = (bench.staging("a"), bench.target("a"));
+    driver.stage(&id, "ext4", &staging).await.unwrap();
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let of_bench = |mounts: String| -> Vec<String> {
+        let folder = bench.path("").display().to_string();
+        let lines = mounts.lines().filter(|line| line.contains(&folder));
+        lines.map(str::to_owned).collect()
+    };
+    let before = of_bench(mounts());
+    let usual = || capability("ext4");
+    let with = |fs_type: &str, flags: &[&str]| {
+        capability_with(fs_type, Mode::SingleNodeMultiWriter, flags)
+    };
+    let long = "x".repeat(100_000);
+    let many = vec!["noatime"; 5_000];
+    let above = format!("{id}/../{id}");
+    let broken = format!("{target}\n/etc");
+    let upwards = format!("{target}/../../../etc");
+    let deep = format!("/{long}");
+    let touched = bench.path("touched").display().to_string();
+    let injected = format!("ext4;touch {touched}");
+    let option = format!("noatime;touch {touched}");
+    for (id, target, capability, code) in [
+        // What was never given out as an id does not exist, whatever it looks like.
+        ("../../etc/passwd", target.as_str(), usual(), Code::NotFound),
+        (&above, &target, usual(), Code::NotFound),
+        ("vol\n", &target, usual(), Code::NotFound),
+        ("vol\0", &target, usual(), Code::NotFound),
+        (&long, &target, usual(), Code::NotFound),
+        (&id, &broken, usual(), Code::InvalidArgument),
+        (&id, &upwards, usual(), Code::InvalidArgument),
+        (&id, &deep, usual(), Code::InvalidArgument),
+        (&id, &target, with("ntfs", &[]), Code::InvalidArgument),
+        (&id, &target, with(&injected, &[]), Code::InvalidArgument),
+        (&id, &target, with(&long, &[]), Code::InvalidArgument),
+        (&id, &target, with("ext4", &many), Code::InvalidArgument),
+        (&id, &target, with("ext4", &[&long]), Code::InvalidArgument),
+        (
+            &id,
+            &target,
+            with("ext4", &[&option]),
+            Code::InvalidArgument,
+        ),
+        (
+            &id,
+            &target,
+            with("ext4", &["ro\u{1b}"]),
+            Code::InvalidArgument,
+        ),
+        (
+            &id,
+            &target,
+            with("ext4", &["remount"]),
+            Code::InvalidArgument,
+        ),
+    ] {
+        let published = driver.publish_as(id, &staging, target, false, capability);
+        let status = published.await.unwrap_err();
+        assert_eq!(status.code(), code, "{status}");
+        assert!(status.message().len() < 10_000, "{status}");
+    }
+    assert_eq!(of_bench(mounts()), before);
+    assert!(!bench.path("touched").exists());
+    assert!(!std::path::Path::new(&target).exists());
+    driver.publish(&id, &staging, &target, false).await.unwrap();
+    driver.unpublish(&id, &target).await.unwrap();
+    driver.unstage(&id, &staging).await.unwrap();
+    driver.delete(&id).await.unwrap();
+}
+
 #[tokio::test]
 async fn what_belongs_to_others_is_left_alone() {
     let bench = Bench::new();

@@ -25,6 +25,9 @@ const NOT_FOR_VOLUMES: [&str; 9] = [
     "X-mount.subdir",
 ];
 
+/// Bytes of all options together.
+const TOTAL_MAX: usize = 4096;
+
 /// Mount options, split by who reads them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountOptions {
@@ -52,11 +55,19 @@ pub enum OptionError {
     /// Not for a volume's user to choose.
     #[error("the mount option {0:?} is not allowed for volumes; remove it")]
     Forbidden(String),
+    /// Too many of them.
+    #[error("the mount options have {0} bytes together, and 4096 are taken; leave some out")]
+    TooLong(usize),
 }
 
 impl MountOptions {
-    /// Parses options one by one; each may be several with commas between.
+    /// Parses options one by one; each may be several with commas between. All together have no more
+    /// than 4 KiB (CSI specification, `MountVolume.mount_flags`).
     pub fn parse<S: AsRef<str>>(options: &[S]) -> Result<Self, OptionError> {
+        let total = options.iter().map(|option| option.as_ref().len()).sum();
+        if total > TOTAL_MAX {
+            return Err(OptionError::TooLong(total));
+        }
         let mut parsed = Self::default();
         for option in options.iter().flat_map(|option| option.as_ref().split(',')) {
             if !option.is_empty() {
