@@ -35,45 +35,45 @@ const WINDOW_INCLUDED: u64 = 4 << 20;
 /// Bytes of memory the stage takes, larger windows apart.
 pub(crate) const MEMORY: u64 = (CHUNK * CHUNKS) as u64 + WINDOW_INCLUDED;
 
-/// One compression format, and the object that it decodes.
+/// One compression format, and the [`Input`] that it decodes.
 trait Decoder: Send {
-    /// Fills a part of `output` and says how much; 0 says that the object ended where it should and
+    /// Fills a part of `output` and says how much; 0 says that the input ended where it should and
     /// that every checksum in it was right.
     fn decode(&mut self, output: &mut [u8]) -> Result<usize, RestoreError>;
 
     /// Whether a checksum covered everything that was decoded.
     fn is_checked(&self) -> bool;
 
-    /// SHA-256 of the stored object, once it has been decoded to its end.
+    /// [`Input::digest`], once that has been decoded to its end.
     fn digest(&self) -> Option<[u8; 32]>;
 }
 
 /// What is known once a stream has been read to its end.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Finished {
     pub(crate) verified: Verified,
     /// SHA-256 of the stored object.
     pub(crate) digest: [u8; 32],
 }
 
-/// The unpacked archive as a [`Stream`].
-pub(crate) enum Decoded {
-    /// Nothing to decode: straight from the fetching stage.
-    Plain(Box<Fetched>),
-    /// From the decoding thread.
+/// The object as a [`Stream`], before a decoder and after it.
+pub(crate) enum Input {
+    /// As it is stored.
+    Fetched(Box<Fetched>),
+    /// What a thread makes of it.
     Thread(Pipe),
 }
 
-/// The reading end of the decoding thread.
+/// The reading end of a decoding thread.
 pub(crate) struct Pipe {
     chunks: Option<Receiver<Result<Vec<u8>, RestoreError>>>,
     empties: Option<SyncSender<Vec<u8>>>,
     current: Vec<u8>,
     used: usize,
     position: u64,
-    ended: bool,
+    finished: Option<Finished>,
     cancel: CancellationToken,
-    thread: Option<JoinHandle<(Verified, Option<[u8; 32]>)>>,
+    thread: Option<JoinHandle<Option<Finished>>>,
 }
 
 /// What the decoding stage needs besides its input.
@@ -106,23 +106,23 @@ fn is_skippable(magic: u32) -> bool {
 }
 
 /// Passes over a frame after its first four bytes; false if the object ends before it does.
-fn skip_frame(input: &mut Fetched) -> Result<bool, RestoreError> {
+fn skip_frame(input: &mut Input) -> Result<bool, RestoreError> {
     let mut size = [0; 4];
     Ok(input.read_full(&mut size)? == 4 && input.skip(u64::from(u32::from_le_bytes(size)))?)
 }
 
 /// Starts what `format` needs.
-pub(crate) fn start(format: Format, input: Fetched, means: Means) -> Result<Decoded, RestoreError> {
+pub(crate) fn start(format: Format, input: Input, means: Means) -> Result<Input, RestoreError> {
     let cancel = means.cancel.clone();
     let decoder: Box<dyn Decoder> = match format {
-        Format::Tar => return Ok(Decoded::Plain(Box::new(input))),
+        Format::Tar => return Ok(input),
         Format::TarGzip => Box::new(Members::<gzip::Gzip>::new(input, means)?),
         Format::TarZstd => Box::new(zstd_frames::Zstd::new(input, means)),
         Format::TarXz => Box::new(Members::<xz::Xz>::new(input, means)?),
         Format::TarBzip2 => Box::new(Members::<bzip2::Bzip2>::new(input, means)?),
         Format::TarLz4 => Box::new(lz4::Lz4::new(input, means)),
     };
-    spawn(decoder, cancel).map(Decoded::Thread)
+    spawn(decoder, cancel).map(Input::Thread)
 }
 
 /// Starts the decoding thread.
@@ -147,7 +147,7 @@ fn spawn(decoder: Box<dyn Decoder>, cancel: CancellationToken) -> Result<Pipe, R
         current: Vec::new(),
         used: 0,
         position: 0,
-        ended: false,
+        finished: None,
         cancel,
         thread: Some(thread),
     })
@@ -159,7 +159,7 @@ fn run(
     cancel: &CancellationToken,
     sender: &SyncSender<Result<Vec<u8>, RestoreError>>,
     returned: &Receiver<Vec<u8>>,
-) -> (Verified, Option<[u8; 32]>) {
+) -> Option<Finished> {
     while let Ok(mut chunk) = returned.recv() {
         chunk.resize(CHUNK, 0);
         let filled = fill(&mut *decoder, &mut chunk, cancel);
@@ -179,7 +179,8 @@ fn run(
     } else {
         Verified::None
     };
-    (verified, decoder.digest())
+    let digest = decoder.digest()?;
+    Some(Finished { verified, digest })
 }
 
 /// Fills the whole chunk unless the end comes first.
@@ -201,33 +202,36 @@ fn fill(
     Ok(filled)
 }
 
-fn lost_thread() -> RestoreError {
+pub(crate) fn lost_thread() -> RestoreError {
     RestoreError::NodeError {
         what: "the decoding thread died".into(),
     }
 }
 
-impl Decoded {
+impl Input {
     /// What is known about a stream that has been read to its end.
-    pub(crate) fn finish(self) -> Result<Finished, RestoreError> {
-        let ended = match self {
-            Self::Plain(fetched) => Some((Verified::None, fetched.digest())),
-            Self::Thread(mut pipe) => pipe.join(),
-        };
-        // Decoders end where the object ends, so only a thread that died has no sum.
-        let Some((verified, Some(digest))) = ended else {
-            return Err(lost_thread());
-        };
-        Ok(Finished { verified, digest })
+    pub(crate) fn finished(&self) -> Option<Finished> {
+        match self {
+            Self::Fetched(fetched) => fetched.digest().map(|digest| Finished {
+                verified: Verified::None,
+                digest,
+            }),
+            Self::Thread(pipe) => pipe.finished,
+        }
+    }
+
+    /// SHA-256 of the stored object; known once the stream has been read to its end.
+    fn digest(&self) -> Option<[u8; 32]> {
+        self.finished().map(|finished| finished.digest)
     }
 }
 
 impl Pipe {
     /// Waits for the thread, which has nobody to wait for once its channels are closed. `None` if
-    /// that was done before, or if it panicked.
-    fn join(&mut self) -> Option<(Verified, Option<[u8; 32]>)> {
+    /// that was done before, if it was given up, or if it panicked.
+    fn join(&mut self) -> Option<Finished> {
         drop((self.chunks.take(), self.empties.take()));
-        self.thread.take()?.join().ok()
+        self.thread.take()?.join().ok()?
     }
 }
 
@@ -241,24 +245,24 @@ impl Drop for Pipe {
     }
 }
 
-impl Stream for Decoded {
+impl Stream for Input {
     fn fill(&mut self) -> Result<&[u8], RestoreError> {
         match self {
-            Self::Plain(fetched) => fetched.fill(),
+            Self::Fetched(fetched) => fetched.fill(),
             Self::Thread(pipe) => pipe.fill(),
         }
     }
 
     fn consume(&mut self, count: usize) {
         match self {
-            Self::Plain(fetched) => fetched.consume(count),
+            Self::Fetched(fetched) => fetched.consume(count),
             Self::Thread(pipe) => pipe.consume(count),
         }
     }
 
     fn position(&self) -> u64 {
         match self {
-            Self::Plain(fetched) => fetched.position(),
+            Self::Fetched(fetched) => fetched.position(),
             Self::Thread(pipe) => pipe.position(),
         }
     }
@@ -266,7 +270,7 @@ impl Stream for Decoded {
 
 impl Stream for Pipe {
     fn fill(&mut self) -> Result<&[u8], RestoreError> {
-        if self.used == self.current.len() && !self.ended {
+        if self.used == self.current.len() && self.finished.is_none() {
             let empty = std::mem::take(&mut self.current);
             self.used = 0;
             let (Some(chunks), Some(empties)) = (&self.chunks, &self.empties) else {
@@ -275,7 +279,10 @@ impl Stream for Pipe {
             // A thread that has ended wants no more chunks.
             let _ = empties.send(empty);
             self.current = chunks.recv().map_err(|_| lost_thread())??;
-            self.ended = self.current.is_empty();
+            if self.current.is_empty() {
+                // Decoders end where the object ends, so only a thread that died has no sum.
+                self.finished = Some(self.join().ok_or_else(lost_thread)?);
+            }
         }
         Ok(&self.current[self.used..])
     }
@@ -319,8 +326,7 @@ mod tests {
             let wanted = (good * CHUNK) as u64;
             assert!(pipe.skip(wanted).unwrap());
             assert_eq!(pipe.skip(1).unwrap_err().reason(), "NodeError");
-            let ended = Decoded::Thread(pipe).finish();
-            assert_eq!(ended.unwrap_err().reason(), "NodeError");
+            assert!(Input::Thread(pipe).finished().is_none());
         }
     }
 }

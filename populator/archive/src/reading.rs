@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::budget::Share;
-use crate::decode::{self, Decoded, Means};
+use crate::decode::{self, Input, Means};
 use crate::error::RestoreError;
 use crate::fetch;
 use crate::format::{self, Format};
@@ -23,7 +23,7 @@ use crate::tar_reader::TarReader;
 /// An archive that is being read. All its stages end with it.
 pub(crate) struct Reading {
     /// Its entries. The caller takes every one.
-    pub(crate) entries: TarReader<Limited<Decoded>>,
+    pub(crate) entries: TarReader<Limited<Input>>,
     pub(crate) begun: Instant,
     format: Format,
     _stop: DropGuard,
@@ -81,7 +81,7 @@ impl Reading {
             runtime: runtime.clone(),
         };
         let limits = options.limits.clone();
-        let decoded = decode::start(format, fetched, means)?;
+        let decoded = decode::start(format, Input::Fetched(Box::new(fetched)), means)?;
         let unpacked = Limited::new(decoded, limits.clone(), Arc::clone(progress));
         Ok(Self {
             entries: TarReader::new(unpacked, limits),
@@ -100,7 +100,8 @@ impl Reading {
                 found: "it is an archive without entries",
             });
         }
-        let finished = self.entries.into_stream().into_inner().finish()?;
+        let finished = self.entries.into_stream().into_inner().finished();
+        let finished = finished.ok_or_else(decode::lost_thread)?;
         let sha256 = hex::encode(finished.digest);
         let verified = match options.sha256 {
             Some(expected) if expected == finished.digest => Verified::Sha256,

@@ -5,10 +5,9 @@ use std::io::{self, Read as _};
 
 use lz4_flex::frame::FrameDecoder;
 
-use super::{Decoder, Means, is_skippable, skip_frame};
+use super::{Decoder, Input, Means, is_skippable, skip_frame};
 use crate::budget::Share;
 use crate::error::RestoreError;
-use crate::fetch::Fetched;
 use crate::stream::Stream as _;
 
 const MAGIC: u32 = 0x184d_2204;
@@ -26,7 +25,7 @@ pub(super) struct Lz4 {
 }
 
 enum State {
-    Between(Fetched),
+    Between(Input),
     Within(Box<FrameDecoder<Frame>>, Option<Share>),
     /// For the moment of going from one to the other.
     Moving,
@@ -38,7 +37,7 @@ struct Frame {
     header: [u8; LOOK],
     used: usize,
     begin: u64,
-    input: Fetched,
+    input: Input,
     failure: Option<RestoreError>,
 }
 
@@ -75,7 +74,7 @@ struct Declared {
 }
 
 impl Lz4 {
-    pub(super) fn new(input: Fetched, means: Means) -> Self {
+    pub(super) fn new(input: Input, means: Means) -> Self {
         Self {
             means,
             state: State::Between(input),
@@ -84,7 +83,7 @@ impl Lz4 {
     }
 
     /// Opens the next frame with data; [`State::Between`] at the end of the object.
-    fn next_frame(&mut self, mut input: Fetched) -> Result<State, RestoreError> {
+    fn next_frame(&mut self, mut input: Input) -> Result<State, RestoreError> {
         loop {
             let begin = input.position();
             let mut header = [0; LOOK];

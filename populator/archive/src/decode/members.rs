@@ -1,8 +1,7 @@
 //! Formats of members one after the other, each complete in itself: gzip, xz, bzip2.
 
-use super::{Decoder, Means};
+use super::{Decoder, Input, Means};
 use crate::error::RestoreError;
-use crate::fetch::Fetched;
 use crate::stream::Stream as _;
 
 /// A library's decoder of one member. It reads the member's header and checks its trailer.
@@ -56,7 +55,7 @@ pub(super) enum Fault {
 
 /// The members of an object.
 pub(super) struct Members<M> {
-    input: Fetched,
+    input: Input,
     means: Means,
     state: State<M>,
     checked: bool,
@@ -71,7 +70,7 @@ enum State<M> {
 }
 
 impl<M: Member> Members<M> {
-    pub(super) fn new(input: Fetched, means: Means) -> Result<Self, RestoreError> {
+    pub(super) fn new(input: Input, means: Means) -> Result<Self, RestoreError> {
         Ok(Self {
             input,
             means,

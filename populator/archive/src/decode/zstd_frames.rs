@@ -2,10 +2,9 @@
 
 use zstd::stream::raw::{DParameter, Decoder as Context, Operation as _};
 
-use super::{Decoder, Means, is_skippable, skip_frame};
+use super::{Decoder, Input, Means, is_skippable, skip_frame};
 use crate::budget::{Share, WINDOW_MAX};
 use crate::error::RestoreError;
-use crate::fetch::Fetched;
 use crate::stream::Stream as _;
 
 const MAGIC: u32 = 0xfd2f_b528;
@@ -15,7 +14,7 @@ const HEADER_MAX: usize = 4 + 1 + 1 + 4 + 8;
 
 /// Decodes the frames of a zstd file and passes over its skippable ones.
 pub(super) struct Zstd {
-    input: Fetched,
+    input: Input,
     means: Means,
     frame: Option<Frame>,
     /// Whether a frame with data has been seen, and whether all of those had a checksum.
@@ -43,7 +42,7 @@ struct Declared {
 }
 
 impl Zstd {
-    pub(super) fn new(input: Fetched, means: Means) -> Self {
+    pub(super) fn new(input: Input, means: Means) -> Self {
         Self {
             input,
             means,
