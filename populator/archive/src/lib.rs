@@ -6,7 +6,7 @@
 //! | [`source`] | where the bytes come from: the trait that a caller implements |
 //! | `fetch` | ranges of it in parallel, retried, in order (tasks of a tokio runtime) |
 //! | `format`, `decode` | what it is by its first bytes; decompression (a thread) |
-//! | `tar_reader`, `entry`, `path` | headers of every tar dialect become entries |
+//! | `tar_reader`, `entry`, `path`, `acl` | headers of every tar dialect become entries |
 //! | `reading` | all of these started, and judged at the end |
 //! | `restore` | entries become files beneath a root (the caller's thread, small ones by several), made durable |
 //! | `examine` | entries are looked at and nothing is written |
@@ -15,6 +15,7 @@
 //! | `options`, `selection`, `limits` | what a caller chooses |
 //! | `progress`, `outcome`, `error` | what a caller sees: on the way, at the end, and why not |
 
+mod acl;
 mod budget;
 mod decode;
 mod entry;

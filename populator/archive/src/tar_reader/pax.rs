@@ -1,11 +1,23 @@
 //! PAX records: what they say, and which of it is not restored.
 
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use percent_encoding::percent_decode;
+
 use super::sparse::EXTENTS_MAX;
+use crate::acl;
 use crate::entry::{Time, Xattr};
 use crate::error::{RestoreError, printable};
 
 /// More attributes than any file has: the kernel lists 64 KiB of their names.
 const XATTRS_MAX: usize = 10_000;
+
+/// As libarchive writes it, without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// Kinds of loss that are told apart in one entry; what is beyond them is one kind more.
 const LOST_MAX: usize = 32;
@@ -113,8 +125,8 @@ impl Pax {
             }
             _ => match key.strip_prefix(b"SCHILY.xattr.") {
                 Some(b"security.selinux") => self.lose("SELinux label".to_owned()),
-                Some(name) => self.set_xattr(name, value)?,
-                None => self.set_other(key, value),
+                Some(name) => self.set_xattr(&unescaped(name), value)?,
+                None => self.set_other(key, value)?,
             },
         }
         Ok(())
@@ -141,9 +153,22 @@ impl Pax {
         Ok(())
     }
 
-    fn set_other(&mut self, key: &[u8], value: &[u8]) {
+    fn set_other(&mut self, key: &[u8], value: &[u8]) -> Result<(), ()> {
         if is_without_effect(key) || value.is_empty() {
-            return;
+            return Ok(());
+        }
+        if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
+            return self.set_libarchive(name, value);
+        }
+        let acl = match key {
+            b"SCHILY.acl.access" => Some(acl::ACCESS),
+            b"SCHILY.acl.default" => Some(acl::DEFAULT),
+            _ => None,
+        };
+        if let Some(name) = acl
+            && let Some(value) = acl::from_text(value)
+        {
+            return self.set_xattr(name, &value);
         }
         self.lose(match key {
             b"RHT.security.selinux" => "SELinux label".to_owned(),
@@ -152,12 +177,23 @@ impl Pax {
             b"SCHILY.fflags" => "file flags".to_owned(),
             // Names are bytes here, and those two say so.
             b"hdrcharset" if [&b"BINARY"[..], b"ISO-IR 10646 2000 UTF-8"].contains(&value) => {
-                return;
+                return Ok(());
             }
             b"hdrcharset" => format!("names in the character set {}", printable(value)),
-            _ if key.starts_with(b"LIBARCHIVE.xattr.") => "libarchive xattr".to_owned(),
             _ => format!("PAX record {}", printable(key)),
         });
+        Ok(())
+    }
+
+    /// libarchive spells attributes a second time, the name as in URLs and the value in base64.
+    fn set_libarchive(&mut self, name: &[u8], value: &[u8]) -> Result<(), ()> {
+        let name: Vec<u8> = percent_decode(name).collect();
+        let value = BASE64.decode(value).map_err(|_| ())?;
+        match name.as_slice() {
+            b"security.selinux" => self.lose("SELinux label".to_owned()),
+            name => self.set_xattr(name, &value)?,
+        }
+        Ok(())
     }
 
     fn lose(&mut self, kind: String) {
@@ -193,6 +229,20 @@ fn is_without_effect(key: &[u8]) -> bool {
         b"GNU.volume.label",
     ];
     KEYS.contains(&key)
+}
+
+/// The name of an attribute in a key, where GNU tar spells `=` and `%` with a `%`.
+fn unescaped(name: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let [first, tail @ ..] = rest {
+        (rest, _) = match rest {
+            [b'%', b'3', b'D' | b'd', tail @ ..] => (tail, plain.push(b'=')),
+            [b'%', b'2', b'5', tail @ ..] => (tail, plain.push(b'%')),
+            _ => (tail, plain.push(*first)),
+        };
+    }
+    plain
 }
 
 /// The first record (`length key=value\n`, the length counting itself) and what follows it.
