@@ -35,6 +35,8 @@ pub enum Command {
     Restore(command::Restore),
     /// Reads an archive and says whether it is whole; nothing is written
     Verify(command::Verify),
+    /// Packs a directory into an archive with an index, a .tar.zst that tar reads too
+    Pack(command::Pack),
     /// Says what an object is, and lists what is in it
     Inspect(command::Inspect),
     /// Prints what a shell needs to complete this command line

@@ -3,6 +3,7 @@
 mod bar;
 mod completion;
 mod inspect;
+mod pack;
 mod place;
 mod restore;
 mod settings;
@@ -11,12 +12,13 @@ mod verify;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use archive::{RestoreError, SelectionError};
+use archive::{PackError, RestoreError, SelectionError};
 
 use crate::store::OpenError;
 
 pub use completion::{Completion, completion};
 pub use inspect::{Inspect, inspect};
+pub use pack::{Pack, pack};
 pub use restore::{Restore, restore};
 pub use verify::{Verify, verify};
 
@@ -41,6 +43,17 @@ pub enum CommandError {
         directory: PathBuf,
         /// Whether something of it is there.
         begun: bool,
+    },
+    /// It was not made.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// The directory to pack.
+    #[error("{}: {source}; name a directory that can be read", path.display())]
+    Unreadable {
+        /// As given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
     },
     /// The directory to restore into.
     #[error("{}: {source}; name a directory that can be made or is empty", path.display())]

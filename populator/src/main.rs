@@ -59,6 +59,7 @@ async fn run(mut cli: Cli) -> ExitCode {
         },
         Command::Restore(wanted) => ended(command::restore(wanted, stop).await),
         Command::Verify(wanted) => ended(command::verify(wanted, stop).await),
+        Command::Pack(wanted) => ended(command::pack(wanted, stop).await),
         Command::Inspect(wanted) => ended(command::inspect(wanted, stop).await),
         Command::Completion(wanted) => ended(command::completion(&wanted)),
     }

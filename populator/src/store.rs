@@ -9,9 +9,11 @@ mod answer;
 mod error;
 mod location;
 mod object;
+mod upload;
 
 pub use access::{Access, Credentials, SignedUrl};
 pub use answer::Found;
 pub use error::StoreError;
 pub use location::{ObjectUrl, longest_prefix};
 pub use object::{Object, OpenError, S3};
+pub use upload::Upload;

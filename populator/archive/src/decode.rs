@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::budget::{Budget, Share, WINDOW_MAX};
+use crate::budget::{Budget, Share};
 use crate::error::RestoreError;
 use crate::fetch::Fetched;
 use crate::format::Format;
@@ -36,7 +36,7 @@ const WINDOW_INCLUDED: u64 = 4 << 20;
 pub(crate) const MEMORY: u64 = (CHUNK * CHUNKS) as u64 + WINDOW_INCLUDED;
 
 /// One compression format, and the [`Input`] that it decodes.
-trait Decoder: Send {
+pub(crate) trait Decoder: Send {
     /// Fills a part of `output` and says how much; 0 says that the input ended where it should and
     /// that every checksum in it was right.
     fn decode(&mut self, output: &mut [u8]) -> Result<usize, RestoreError>;
@@ -77,8 +77,11 @@ pub(crate) struct Pipe {
 }
 
 /// What the decoding stage needs besides its input.
+#[derive(Clone)]
 pub(crate) struct Means {
     pub(crate) budget: Arc<Budget>,
+    /// The largest window that is opened.
+    pub(crate) window_max: u64,
     pub(crate) cancel: CancellationToken,
     pub(crate) runtime: Handle,
 }
@@ -87,8 +90,8 @@ impl Means {
     /// Waits for the memory of a window of so many bytes, unless it is included in what every restore
     /// has. The one before has been given back.
     fn window(&self, bytes: u64) -> Result<Option<Share>, RestoreError> {
-        if bytes > WINDOW_MAX {
-            let (window, limit) = (bytes, WINDOW_MAX);
+        if bytes > self.window_max {
+            let (window, limit) = (bytes, self.window_max);
             return Err(RestoreError::WindowTooLarge { window, limit });
         }
         if bytes <= WINDOW_INCLUDED {
@@ -123,6 +126,11 @@ pub(crate) fn start(format: Format, input: Input, means: Means) -> Result<Input,
         Format::TarLz4 => Box::new(lz4::Lz4::new(input, means)),
     };
     spawn(decoder, cancel).map(Input::Thread)
+}
+
+/// A decoder of zstd that works when it is asked.
+pub(crate) fn zstd(input: Input, means: Means) -> Box<dyn Decoder> {
+    Box::new(zstd_frames::Zstd::new(input, means))
 }
 
 /// Starts the decoding thread.

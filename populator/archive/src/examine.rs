@@ -124,6 +124,9 @@ pub fn examine(
             Kind::Fifo | Kind::CharacterDevice(_) | Kind::BlockDevice(_) => {}
         }
         see(Listed(&entry));
+        if reading.entries.has_index() {
+            reading.entries.use_up()?;
+        }
         progress.add_entry();
     }
     let begun = reading.begun;

@@ -167,7 +167,7 @@ fn ranges(length: u64, step: u64) -> impl Iterator<Item = Range<u64>> {
 }
 
 /// One range, asked for again as long as the failures are transient and the patience lasts.
-async fn fetch(
+pub(crate) async fn fetch(
     source: &dyn Source,
     range: Range<u64>,
     fetching: &Fetching,

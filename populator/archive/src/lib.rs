@@ -10,6 +10,7 @@
 //! | `reading` | all of these started, and judged at the end |
 //! | `restore` | entries become files beneath a root (the caller's thread, small ones by several), made durable |
 //! | `examine` | entries are looked at and nothing is written |
+//! | `pack`, `index` | the way back: a tree becomes an archive of our own, with an index of its entries |
 //! | `stream` | how bytes pass between the stages |
 //! | `budget` | the memory that all restores share |
 //! | `options`, `selection`, `limits` | what a caller chooses |
@@ -23,9 +24,11 @@ mod error;
 mod examine;
 mod fetch;
 mod format;
+mod index;
 mod limits;
 mod options;
 mod outcome;
+mod pack;
 mod path;
 mod progress;
 mod reading;
@@ -43,6 +46,7 @@ pub use format::Format;
 pub use limits::Limits;
 pub use options::{Devices, Existing, Options};
 pub use outcome::{Loss, Losses, Outcome, Verified};
+pub use pack::{PackError, PackOptions, Packed, Sink, Survey, pack, survey};
 pub use progress::{Progress, Snapshot};
 pub use restore::restore;
 pub use selection::{Selection, SelectionError, Wishes};

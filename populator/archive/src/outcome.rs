@@ -14,6 +14,8 @@ pub enum Verified {
     None,
     /// The format's own checksums covered all of them.
     Stream,
+    /// The digests of an index of our own covered every file that was restored, besides that.
+    PerFile,
     /// The stored object has the SHA-256 that the caller expected.
     Sha256,
 }
@@ -23,6 +25,7 @@ impl fmt::Display for Verified {
         f.write_str(match self {
             Self::None => "None",
             Self::Stream => "Stream",
+            Self::PerFile => "PerFile",
             Self::Sha256 => "Sha256",
         })
     }

@@ -7,11 +7,13 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::budget::Share;
+use crate::budget::{Share, WINDOW_MAX};
 use crate::decode::{self, Input, Means};
 use crate::error::RestoreError;
 use crate::fetch;
 use crate::format::{self, Format};
+use crate::index;
+use crate::index::reader::IndexReader;
 use crate::limits::Limited;
 use crate::options::Options;
 use crate::outcome::Verified;
@@ -59,7 +61,7 @@ impl Reading {
             });
         }
         // The whole share at once, before anything else is held.
-        let fixed = decode::MEMORY + memory;
+        let fixed = decode::MEMORY + index::reader::MEMORY + memory;
         let fetching = options
             .fetching
             .clone()
@@ -71,20 +73,32 @@ impl Reading {
         let stop = cancel.child_token();
         let guard = stop.clone().drop_guard();
         let counted = Arc::clone(progress);
-        let mut fetched = fetch::start(source, fetching, counted, stop.clone(), runtime);
+        let asking = fetching.clone();
+        let object = Arc::clone(&source);
+        let mut fetched = fetch::start(object, fetching, counted, stop.clone(), runtime);
         let start = fetched.fill()?;
         let format = Format::detect(&start[..start.len().min(format::LOOK)])
             .map_err(|found| RestoreError::NotAnArchive { found })?;
         let means = Means {
             budget: Arc::clone(&options.budget),
+            window_max: WINDOW_MAX,
             cancel: stop,
             runtime: runtime.clone(),
+        };
+        let index = if format == Format::TarZstd {
+            IndexReader::find(source, &asking, progress, means.clone())?
+        } else {
+            None
         };
         let limits = options.limits.clone();
         let decoded = decode::start(format, Input::Fetched(Box::new(fetched)), means)?;
         let unpacked = Limited::new(decoded, limits.clone(), Arc::clone(progress));
+        let mut entries = TarReader::new(unpacked, limits);
+        if let Some(index) = index {
+            entries.check_against(index);
+        }
         Ok(Self {
-            entries: TarReader::new(unpacked, limits),
+            entries,
             begun,
             format,
             _stop: guard,
@@ -100,6 +114,7 @@ impl Reading {
                 found: "it is an archive without entries",
             });
         }
+        let indexed = self.entries.has_index();
         let finished = self.entries.into_stream().into_inner().finished();
         let finished = finished.ok_or_else(decode::lost_thread)?;
         let sha256 = hex::encode(finished.digest);
@@ -111,6 +126,8 @@ impl Reading {
                     expected: hex::encode(expected),
                 });
             }
+            // What the digests do not cover, such as owners, the format's own sums have to.
+            None if indexed && finished.verified == Verified::Stream => Verified::PerFile,
             None => finished.verified,
         };
         if verified < options.required {

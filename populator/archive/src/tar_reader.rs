@@ -5,6 +5,7 @@
 
 use crate::entry::{Device, Entry, Kind, Metadata, Time};
 use crate::error::{RestoreError, printable};
+use crate::index::reader::IndexReader;
 use crate::limits::Limits;
 use crate::stream::Stream;
 use header::{BLOCK, Block, Type};
@@ -27,6 +28,15 @@ pub(crate) struct TarReader<S> {
     /// Shown in messages about the data.
     current: Vec<u8>,
     entries: u64,
+    ledger: Option<Ledger>,
+}
+
+/// The index of the archive, and the data of the current entry against it.
+struct Ledger {
+    index: IndexReader,
+    /// The digest that the data have to have, and that of what has been used of them.
+    expected: Option<[u8; 32]>,
+    hasher: blake3::Hasher,
 }
 
 /// What the headers before an entry's own header said about it.
@@ -48,12 +58,29 @@ impl<S: Stream> TarReader<S> {
             padding: 0,
             current: Vec::new(),
             entries: 0,
+            ledger: None,
         }
+    }
+
+    /// Compares every entry, and the data of those that are used, with what this index says.
+    pub(crate) fn check_against(&mut self, index: IndexReader) {
+        self.ledger = Some(Ledger {
+            index,
+            expected: None,
+            hasher: blake3::Hasher::new(),
+        });
+    }
+
+    /// Whether there is an index; then all of it was right if `next_entry` came to the end.
+    pub(crate) fn has_index(&self) -> bool {
+        self.ledger.is_some()
     }
 
     /// The next entry; `None` when the archive ended as it should and nothing but zeros came after.
     pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, RestoreError> {
+        self.check_data()?;
         self.pass_over_data()?;
+        let begin = self.stream.position();
         let mut extended = Extended {
             pax: self.global.clone(),
             long_name: None,
@@ -64,6 +91,9 @@ impl<S: Stream> TarReader<S> {
             let Some(block) = self.header()? else {
                 if extended.bytes > 0 {
                     return Err(RestoreError::corrupt("its last header belongs to no entry"));
+                }
+                if let Some(ledger) = &mut self.ledger {
+                    ledger.index.finish()?;
                 }
                 return Ok(None);
             };
@@ -101,7 +131,12 @@ impl<S: Stream> TarReader<S> {
                             limit: self.limits.entries,
                         });
                     }
-                    return self.entry(&block, extended).map(Some);
+                    let entry = self.entry(&block, extended)?;
+                    if let Some(ledger) = &mut self.ledger {
+                        ledger.expected = ledger.index.check(&entry, begin, self.remaining)?;
+                        ledger.hasher.reset();
+                    }
+                    return Ok(Some(entry));
                 }
             }
         }
@@ -128,6 +163,12 @@ impl<S: Stream> TarReader<S> {
 
     /// Marks bytes that `data` showed as used.
     pub(crate) fn consume(&mut self, count: usize) {
+        if let Some(ledger) = &mut self.ledger
+            && ledger.expected.is_some()
+            && let Ok(bytes) = self.stream.fill()
+        {
+            ledger.hasher.update(&bytes[..count]);
+        }
         self.stream.consume(count);
         self.remaining -= count as u64;
     }
@@ -139,6 +180,32 @@ impl<S: Stream> TarReader<S> {
 
     pub(crate) fn into_stream(self) -> S {
         self.stream
+    }
+
+    /// Whether the data of the current entry, if they were used, are those that the index says.
+    fn check_data(&mut self) -> Result<(), RestoreError> {
+        let Some(ledger) = &mut self.ledger else {
+            return Ok(());
+        };
+        let expected = ledger.expected.take().filter(|_| self.remaining == 0);
+        if expected.is_some_and(|it| it != *ledger.hasher.finalize().as_bytes()) {
+            return Err(RestoreError::corrupt(format!(
+                "the data of {} do not have the BLAKE3 digest that is in its index",
+                printable(&self.current)
+            )));
+        }
+        Ok(())
+    }
+
+    /// Uses up the data of the current entry.
+    pub(crate) fn use_up(&mut self) -> Result<(), RestoreError> {
+        loop {
+            let count = self.data()?.len();
+            if count == 0 {
+                return Ok(());
+            }
+            self.consume(count);
+        }
     }
 
     fn pass_over_data(&mut self) -> Result<(), RestoreError> {

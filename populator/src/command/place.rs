@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::store::{Object, OpenError, S3};
+use crate::store::{Object, OpenError, S3, Upload};
 
 /// Where an archive lies.
 #[derive(Args, Debug)]
@@ -26,11 +26,19 @@ pub struct Place {
 
 impl Place {
     pub(super) async fn open(&self) -> Result<Object, OpenError> {
-        let s3 = S3 {
+        Object::open(&self.url, &self.s3()).await
+    }
+
+    /// Begins to make the object, of about so many bytes.
+    pub(super) async fn create(&self, length: u64, overwrite: bool) -> Result<Upload, OpenError> {
+        Upload::begin(&self.url, &self.s3(), length, overwrite).await
+    }
+
+    fn s3(&self) -> S3 {
+        S3 {
             endpoint: self.endpoint.clone(),
             region: self.region.clone(),
             anonymous: self.anonymous,
-        };
-        Object::open(&self.url, &s3).await
+        }
     }
 }

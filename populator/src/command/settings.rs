@@ -47,6 +47,8 @@ pub struct Settings {
 enum Required {
     /// The format's own checksums
     Stream,
+    /// The digests of an archive that `pack` made
+    PerFile,
     /// The SHA-256 that is given
     Sha256,
 }
@@ -58,6 +60,7 @@ impl Settings {
             required: match self.require_verified {
                 None => Verified::None,
                 Some(Required::Stream) => Verified::Stream,
+                Some(Required::PerFile) => Verified::PerFile,
                 Some(Required::Sha256) => Verified::Sha256,
             },
             limits: self.limits(),
@@ -88,7 +91,7 @@ fn sha256(text: &str) -> Result<[u8; 32], String> {
     Ok(digest)
 }
 
-fn memory(text: &str) -> Result<u64, String> {
+pub(super) fn memory(text: &str) -> Result<u64, String> {
     units::quantity(text)
         .filter(|bytes| *bytes >= 8 << 20)
         .ok_or_else(|| "it must be a quantity of at least 8Mi, for example 64Mi".to_owned())

@@ -47,6 +47,12 @@ pub enum OpenError {
         /// What the client said.
         why: String,
     },
+    /// An object is to be made, and there is one.
+    #[error("{url} is there already; choose another name, or allow with --overwrite to replace it")]
+    Exists {
+        /// The object.
+        url: String,
+    },
     /// There is no such object.
     #[error("{url} does not exist; upload it or correct the URL")]
     Missing {
@@ -74,17 +80,12 @@ pub struct Object {
 impl Object {
     /// Opens what `url` names: `s3://BUCKET/KEY`, `file:///PATH`, or a path.
     pub async fn open(url: &str, s3: &S3) -> Result<Self, OpenError> {
-        let (store, path) = if url.starts_with("s3://") {
-            bucket(url, s3)?
-        } else if let Some(path) = url.strip_prefix("file://") {
-            file(url, FilePath::new(path))?
-        } else if url.contains("://") {
-            return Err(OpenError::Scheme {
-                url: url.to_owned(),
-            });
-        } else {
-            file(url, FilePath::new(url))?
+        // The engine asks again, for as long as it is told to.
+        let once = RetryConfig {
+            max_retries: 0,
+            ..RetryConfig::default()
         };
+        let (store, path) = locate(url, s3, once)?;
         let meta = store.head(&path).await.map_err(|error| match error {
             Error::NotFound { .. } => OpenError::Missing {
                 url: url.to_owned(),
@@ -132,17 +133,36 @@ impl Source for Object {
     }
 }
 
-fn bucket(url: &str, s3: &S3) -> Result<(Arc<dyn ObjectStore>, Path), OpenError> {
+/// The store that a URL names, and the place in it.
+pub(super) fn locate(
+    url: &str,
+    s3: &S3,
+    retry: RetryConfig,
+) -> Result<(Arc<dyn ObjectStore>, Path), OpenError> {
+    if url.starts_with("s3://") {
+        bucket(url, s3, retry)
+    } else if let Some(path) = url.strip_prefix("file://") {
+        file(url, FilePath::new(path))
+    } else if url.contains("://") {
+        Err(OpenError::Scheme {
+            url: url.to_owned(),
+        })
+    } else {
+        file(url, FilePath::new(url))
+    }
+}
+
+fn bucket(
+    url: &str,
+    s3: &S3,
+    retry: RetryConfig,
+) -> Result<(Arc<dyn ObjectStore>, Path), OpenError> {
     let object = ObjectUrl::parse(url)?;
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(&object.bucket)
         .with_region(&s3.region)
         .with_skip_signature(s3.anonymous)
-        // The engine asks again, for as long as it is told to.
-        .with_retry(RetryConfig {
-            max_retries: 0,
-            ..RetryConfig::default()
-        });
+        .with_retry(retry);
     if let Some(endpoint) = &s3.endpoint {
         builder = builder
             .with_endpoint(endpoint)
@@ -162,17 +182,26 @@ fn file(url: &str, path: &FilePath) -> Result<(Arc<dyn ObjectStore>, Path), Open
         url: url.to_owned(),
         why,
     };
-    let whole: PathBuf = path.canonicalize().map_err(|error| match error.kind() {
+    // The file itself may be about to be made.
+    let name = path
+        .file_name()
+        .ok_or_else(|| refused("it is a directory".to_owned()))?;
+    let folder = match path.parent() {
+        Some(parent) if parent != FilePath::new("") => parent,
+        _ => FilePath::new("."),
+    };
+    let folder: PathBuf = folder.canonicalize().map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => OpenError::Missing {
             url: url.to_owned(),
         },
         _ => refused(error.to_string()),
     })?;
-    let path = Path::from_absolute_path(&whole).map_err(|error| refused(error.to_string()))?;
+    let path =
+        Path::from_absolute_path(folder.join(name)).map_err(|error| refused(error.to_string()))?;
     Ok((Arc::new(LocalFileSystem::new()), path))
 }
 
-fn refusal(error: &Error) -> SourceError {
+pub(super) fn refusal(error: &Error) -> SourceError {
     let kind = match error {
         Error::NotFound { .. } => SourceErrorKind::NotFound,
         Error::Precondition { .. } | Error::NotModified { .. } => SourceErrorKind::Changed,
@@ -184,7 +213,7 @@ fn refusal(error: &Error) -> SourceError {
 }
 
 /// The last cause says what happened; what is above it says that something did.
-fn said(error: &Error) -> String {
+pub(super) fn said(error: &Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(next) = cause.source() {
         cause = next;

@@ -236,11 +236,13 @@ fn unescaped(name: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(name.len());
     let mut rest = name;
     while let [first, tail @ ..] = rest {
-        (rest, _) = match rest {
-            [b'%', b'3', b'D' | b'd', tail @ ..] => (tail, plain.push(b'=')),
-            [b'%', b'2', b'5', tail @ ..] => (tail, plain.push(b'%')),
-            _ => (tail, plain.push(*first)),
+        let (byte, after) = match rest {
+            [b'%', b'3', b'D' | b'd', after @ ..] => (b'=', after),
+            [b'%', b'2', b'5', after @ ..] => (b'%', after),
+            _ => (*first, tail),
         };
+        plain.push(byte);
+        rest = after;
     }
     plain
 }

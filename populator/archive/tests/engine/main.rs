@@ -13,6 +13,7 @@ mod hostile;
 mod integrity;
 mod limits;
 mod order;
+mod own_format;
 mod pack;
 mod round_trip;
 mod sparse;

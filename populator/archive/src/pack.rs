@@ -1,0 +1,505 @@
+//! The way back: a tree becomes an archive of our own, an ordinary `.tar.zst` with an index
+//! (docs/archive-format.md).
+
+use std::collections::HashMap;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FileType, fstat};
+use rustix::io::{Errno, pread};
+use tempfile::SpooledTempFile;
+use tokio_util::sync::CancellationToken;
+
+use crate::budget::Budget;
+use crate::entry::{Entry, Extent, Kind, Layout};
+use crate::error::printable;
+use crate::index::seek_table::{self, Frame};
+use crate::index::{self, Content, Header, Record};
+use crate::outcome::Losses;
+use crate::progress::Progress;
+use crate::source::SourceError;
+use crate::tar_reader::header::BLOCK;
+use frames::{FRAME, Frames, Queue, Written};
+use inode::Inspection;
+use walk::{Found, Walk};
+
+pub use error::PackError;
+
+mod error;
+mod frames;
+mod header;
+mod inode;
+mod walk;
+
+/// Where an archive goes.
+pub trait Sink: Send {
+    /// Takes the next bytes of the object; blocks while there are too many on the way.
+    fn write(&mut self, bytes: Vec<u8>) -> Result<(), SourceError>;
+}
+
+/// How to pack.
+#[derive(Debug, Clone)]
+pub struct PackOptions {
+    /// The memory that is shared with whatever else the process does.
+    pub budget: Arc<Budget>,
+    /// zstd's level, 1 to 19.
+    pub level: i32,
+    /// Threads that compress; fewer where the budget is small. The result does not depend on it.
+    pub threads: usize,
+}
+
+impl PackOptions {
+    /// Level 3, and as many threads as the machine has processors.
+    pub fn new(budget: Arc<Budget>) -> Self {
+        Self {
+            budget,
+            level: 3,
+            threads: std::thread::available_parallelism().map_or(1, Into::into),
+        }
+    }
+}
+
+/// A tree before it is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Survey {
+    /// Everything in it, and its root.
+    pub entries: u64,
+    /// Bytes of file data, holes apart (as far as the file system tells by its blocks).
+    pub data: u64,
+}
+
+/// A tree that was packed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packed {
+    /// Entries of every kind.
+    pub entries: u64,
+    /// Regular files among them.
+    pub files: u64,
+    /// Directories among them.
+    pub directories: u64,
+    /// Symbolic and hard links among them.
+    pub links: u64,
+    /// Bytes of file data, holes apart.
+    pub data: u64,
+    /// Bytes of the object.
+    pub stored: u64,
+    /// SHA-256 of the object, in hexadecimal.
+    pub sha256: String,
+    /// What is in the tree and not in the archive.
+    pub left_out: Losses,
+    /// From the call to the end of the last write.
+    pub elapsed: Duration,
+}
+
+/// Counts what is in `directory`, so that progress can be told and parts of an upload be measured.
+pub fn survey(directory: BorrowedFd<'_>, cancel: &CancellationToken) -> Result<Survey, PackError> {
+    let mut walk = Walk::new(directory)?;
+    let (mut entries, mut data) = (0, 0);
+    while let Some(found) = walk.next()? {
+        if cancel.is_cancelled() {
+            return Err(PackError::Cancelled);
+        }
+        entries += 1;
+        if found.kind() == FileType::RegularFile {
+            let allocated = u64::try_from(found.stat.st_blocks).unwrap_or_default() * 512;
+            data += allocated.min(u64::try_from(found.stat.st_size).unwrap_or_default());
+        }
+    }
+    Ok(Survey { entries, data })
+}
+
+/// Packs what is in `directory` and hands the object to `sink`, front to back. The same tree gives the
+/// same bytes, whatever the number of threads.
+///
+/// Blocks the calling thread, which is none of `runtime`'s workers (that panics). The caller completes
+/// the object if this succeeds and throws it away otherwise; a file that changes while it is read is a
+/// failure. `cancel` ends it within a second, the sink apart.
+pub fn pack(
+    directory: BorrowedFd<'_>,
+    sink: &mut dyn Sink,
+    options: &PackOptions,
+    progress: &Progress,
+    cancel: &CancellationToken,
+    runtime: &tokio::runtime::Handle,
+) -> Result<Packed, PackError> {
+    let begun = Instant::now();
+    // What is being filled and what waits, besides what each thread has.
+    let fixed = 3 * FRAME as u64;
+    let room = options.budget.bytes().saturating_sub(fixed) / frames::MEMORY;
+    let threads = options
+        .threads
+        .clamp(1, usize::try_from(room).unwrap_or(1).max(1));
+    let memory = fixed + threads as u64 * frames::MEMORY;
+    let share = runtime.block_on(cancel.run_until_cancelled(options.budget.buffers(memory)));
+    let _share = share.ok_or(PackError::Cancelled)?;
+
+    let queue = Queue::default();
+    let mut walk = Walk::new(directory)?;
+    let to = &mut *sink;
+    let (written, totals) = std::thread::scope(|scope| {
+        let frames = Frames::start(scope, threads, options.level, to, progress, &queue)?;
+        let mut packer = Packer {
+            frames,
+            index: IndexWriter::new()?,
+            inspection: Inspection::new(),
+            linked: HashMap::new(),
+            totals: Totals::default(),
+            progress,
+            cancel,
+        };
+        let walked = packer.walk(&mut walk);
+        let Packer {
+            frames,
+            index,
+            totals,
+            ..
+        } = packer;
+        let unpacked = frames.position();
+        // What the sink says goes before what its silence looked like.
+        let written = frames.finish();
+        match walked {
+            Err(error @ PackError::NodeError { .. }) => Err(written.err().unwrap_or(error)),
+            Err(error) => Err(error),
+            Ok(()) => written.map(|written| (written, index, totals, unpacked)),
+        }
+    })
+    .and_then(|(mut written, index, totals, unpacked)| {
+        index.finish(&mut written, sink, &totals, unpacked)?;
+        Ok((written, totals))
+    })?;
+    Ok(Packed {
+        entries: totals.entries,
+        files: totals.files,
+        directories: totals.directories,
+        links: totals.links,
+        data: totals.data,
+        stored: written.length,
+        sha256: hex::encode(written.sha256()),
+        left_out: totals.left_out,
+        elapsed: begun.elapsed(),
+    })
+}
+
+/// How many of each there were.
+#[derive(Default)]
+struct Totals {
+    entries: u64,
+    files: u64,
+    directories: u64,
+    links: u64,
+    data: u64,
+    left_out: Losses,
+}
+
+struct Packer<'scope, 'env> {
+    frames: Frames<'scope>,
+    index: IndexWriter,
+    inspection: Inspection,
+    /// Files with several names, of which some have not been met: device and inode, the first name,
+    /// and how many are left.
+    linked: HashMap<(u64, u64), (Vec<u8>, u64)>,
+    totals: Totals,
+    progress: &'env Progress,
+    cancel: &'env CancellationToken,
+}
+
+impl Packer<'_, '_> {
+    fn walk(&mut self, walk: &mut Walk) -> Result<(), PackError> {
+        while let Some(found) = walk.next()? {
+            if self.cancel.is_cancelled() {
+                return Err(PackError::Cancelled);
+            }
+            self.found(&found)?;
+            self.progress.add_entry();
+        }
+        // The end of the archive is two empty blocks.
+        self.frames.make_room(2 * BLOCK as u64)?;
+        self.frames.write(&[0; 2 * BLOCK])
+    }
+
+    fn found(&mut self, found: &Found) -> Result<(), PackError> {
+        let failed = |errno| PackError::read(&found.path, errno);
+        if found.is_mount {
+            self.totals
+                .left_out
+                .add("what is mounted there", &found.path);
+        }
+        if let Some(first) = self.met_before(found) {
+            self.totals.links += 1;
+            return self.entry(found, Kind::HardLink(first)).map(drop);
+        }
+        let kind = match found.kind() {
+            FileType::RegularFile => return self.file(found),
+            FileType::Directory => {
+                self.totals.directories += 1;
+                Kind::Directory
+            }
+            FileType::Symlink => {
+                self.totals.links += 1;
+                Kind::Symlink(inode::target(found).map_err(failed)?)
+            }
+            FileType::Fifo => Kind::Fifo,
+            FileType::CharacterDevice => Kind::CharacterDevice(inode::device(found)),
+            FileType::BlockDevice => Kind::BlockDevice(inode::device(found)),
+            FileType::Socket | FileType::Unknown => {
+                self.totals.left_out.add("socket", &found.path);
+                return Ok(());
+            }
+        };
+        self.entry(found, kind).map(drop)
+    }
+
+    /// The name under which a file is in the archive already.
+    fn met_before(&mut self, found: &Found) -> Option<Vec<u8>> {
+        let names = found.stat.st_nlink;
+        if found.kind() == FileType::Directory || names < 2 {
+            return None;
+        }
+        let inode = (found.stat.st_dev, found.stat.st_ino);
+        let Some((first, left)) = self.linked.get_mut(&inode) else {
+            let first = (named(&found.path), names.saturating_sub(1));
+            self.linked.insert(inode, first);
+            return None;
+        };
+        let first = first.clone();
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            self.linked.remove(&inode);
+        }
+        Some(first)
+    }
+
+    /// A regular file and its data.
+    fn file(&mut self, found: &Found) -> Result<(), PackError> {
+        let failed = |errno| PackError::read(&found.path, errno);
+        let file = inode::open(found).map_err(failed)?;
+        let opened = fstat(&file).map_err(failed)?;
+        if !inode::is_unchanged(&found.stat, &opened) {
+            return Err(PackError::changed(&found.path));
+        }
+        let size = u64::try_from(opened.st_size).unwrap_or_default();
+        let (layout, extents) = match inode::extents(&file, &opened).map_err(failed)? {
+            Some(extents) => (
+                Layout::Sparse {
+                    size,
+                    extents: extents.clone(),
+                },
+                extents,
+            ),
+            None => (
+                Layout::Dense(size),
+                vec![Extent {
+                    offset: 0,
+                    length: size,
+                }],
+            ),
+        };
+        let record = self.entry(found, Kind::File(layout))?;
+        let mut hasher = blake3::Hasher::new();
+        let mut stored = 0;
+        for extent in &extents {
+            self.data(found, &file, *extent, &mut hasher)?;
+            stored += extent.length;
+        }
+        let padding = stored.next_multiple_of(BLOCK as u64) - stored;
+        // Less than a block.
+        let padding = usize::try_from(padding).unwrap_or_default();
+        self.frames.write(&[0; BLOCK][..padding])?;
+        if !inode::is_unchanged(&opened, &fstat(&file).map_err(failed)?) {
+            return Err(PackError::changed(&found.path));
+        }
+        self.totals.files += 1;
+        self.totals.data += stored;
+        let digest = hasher.finalize().into();
+        self.index.add(&Record {
+            content: Some(Content {
+                stored,
+                size,
+                digest,
+            }),
+            ..record
+        })
+    }
+
+    /// The data of one extent.
+    fn data(
+        &mut self,
+        found: &Found,
+        file: &OwnedFd,
+        extent: Extent,
+        hasher: &mut blake3::Hasher,
+    ) -> Result<(), PackError> {
+        let (mut offset, end) = (extent.offset, extent.offset + extent.length);
+        while offset < end {
+            if self.cancel.is_cancelled() {
+                return Err(PackError::Cancelled);
+            }
+            let wanted = (end - offset).min(READ);
+            let bytes = self.frames.read(wanted, |buffer| {
+                loop {
+                    match pread(file, &mut *buffer, offset) {
+                        Err(Errno::INTR) => {}
+                        other => break other,
+                    }
+                }
+            });
+            let bytes = bytes.map_err(|errno| PackError::read(&found.path, errno))?;
+            if bytes.is_empty() {
+                return Err(PackError::changed(&found.path));
+            }
+            hasher.update(bytes);
+            let count = bytes.len() as u64;
+            offset += count;
+            self.progress.add_consumed(count);
+            self.frames.cut_full()?;
+        }
+        Ok(())
+    }
+
+    /// The headers of an entry. Its record is in the index already, unless it is a file.
+    fn entry(&mut self, found: &Found, kind: Kind) -> Result<Record, PackError> {
+        let metadata = self.inspection.metadata(found);
+        let mut path = named(&found.path);
+        if kind == Kind::Directory && !found.path.is_empty() {
+            path.push(b'/');
+        }
+        let entry = Entry {
+            path,
+            kind,
+            metadata: metadata.map_err(|errno| PackError::read(&found.path, errno))?,
+            lost: Vec::new(),
+        };
+        let encoded = header::encode(&entry).map_err(|_| PackError::Refused {
+            path: printable(&found.path),
+            why: "no tar archive has room for its device numbers; leave the node out",
+        })?;
+        let headers = (encoded.headers.len() + encoded.map.len()) as u64;
+        self.frames.make_room(headers + stored(&entry.kind))?;
+        let record = Record {
+            kind: index::kind(&entry),
+            offset: self.frames.position(),
+            path: entry.path,
+            content: None,
+        };
+        self.frames.write(&encoded.headers)?;
+        self.frames.write(&encoded.map)?;
+        self.totals.entries += 1;
+        if !matches!(entry.kind, Kind::File(_)) {
+            self.index.add(&record)?;
+        }
+        Ok(record)
+    }
+}
+
+/// A name as `tar -C DIR .` writes it: GNU tar would otherwise be done with `./`, its times too, when
+/// the first name comes that does not begin with that.
+fn named(path: &[u8]) -> Vec<u8> {
+    [b"./", path].concat()
+}
+
+/// Bytes that are read at once, so that cancelling is noticed.
+const READ: u64 = 1 << 20;
+
+/// Bytes of data in the archive, the padding included.
+fn stored(kind: &Kind) -> u64 {
+    let data = match kind {
+        Kind::File(Layout::Dense(size)) => *size,
+        Kind::File(Layout::Sparse { extents, .. }) => {
+            extents.iter().map(|extent| extent.length).sum()
+        }
+        _ => 0,
+    };
+    data.next_multiple_of(BLOCK as u64)
+}
+
+/// The index, which grows with the archive: in memory while it is small, then in a file without a
+/// name.
+struct IndexWriter {
+    compressed: zstd::Encoder<'static, SpooledTempFile>,
+    hasher: blake3::Hasher,
+    length: u64,
+    before: u64,
+    record: Vec<u8>,
+}
+
+impl IndexWriter {
+    fn new() -> Result<Self, PackError> {
+        let spool = SpooledTempFile::new(1 << 20);
+        let made = zstd::Encoder::new(spool, LEVEL).and_then(|mut encoder| {
+            encoder.include_checksum(true)?;
+            encoder.window_log(index::reader::WINDOW_LOG)?;
+            Ok(encoder)
+        });
+        Ok(Self {
+            compressed: made.map_err(|error| unwritten(&error))?,
+            hasher: blake3::Hasher::new(),
+            length: 0,
+            before: 0,
+            record: Vec::new(),
+        })
+    }
+
+    fn add(&mut self, record: &Record) -> Result<(), PackError> {
+        self.record.clear();
+        record.encode(self.before, &mut self.record);
+        self.before = record.offset;
+        self.hasher.update(&self.record);
+        self.length += self.record.len() as u64;
+        self.compressed
+            .write_all(&self.record)
+            .map_err(|error| unwritten(&error))
+    }
+
+    /// Writes the index and the seek table behind the data.
+    fn finish(
+        self,
+        written: &mut Written,
+        sink: &mut dyn Sink,
+        totals: &Totals,
+        unpacked: u64,
+    ) -> Result<(), PackError> {
+        let header = Header {
+            entries: totals.entries,
+            unpacked,
+            data: totals.data,
+            records: self.length,
+            digest: self.hasher.finalize().into(),
+        };
+        let mut spool = self
+            .compressed
+            .finish()
+            .map_err(|error| unwritten(&error))?;
+        let length = spool.stream_position().map_err(|error| unwritten(&error))?;
+        spool.rewind().map_err(|error| unwritten(&error))?;
+        let content = u32::try_from(length + index::HEADER as u64);
+        let content = content.ok().filter(|it| *it < u32::MAX - 8);
+        let content = content.ok_or_else(|| PackError::node("the index is larger than 4 GiB"))?;
+        let mut start = index::FRAME_MAGIC.to_le_bytes().to_vec();
+        start.extend_from_slice(&content.to_le_bytes());
+        start.extend_from_slice(&header.encode());
+        written.write(sink, start)?;
+        let mut left = length;
+        while left > 0 {
+            let mut piece = Vec::with_capacity(1 << 20);
+            let read = (&mut spool).take(1 << 20).read_to_end(&mut piece);
+            left -= read.map_err(|error| unwritten(&error))? as u64;
+            written.write(sink, piece)?;
+        }
+        written.frames.push(Frame {
+            stored: content + 8,
+            unpacked: 0,
+        });
+        let table = seek_table::encode(&written.frames);
+        let table = table.ok_or_else(|| PackError::node("the seek table is larger than 4 GiB"))?;
+        written.write(sink, table)
+    }
+}
+
+/// zstd's level for the index, whatever the data have.
+const LEVEL: i32 = 3;
+
+fn unwritten(error: &std::io::Error) -> PackError {
+    PackError::node(format!("keeping the index: {error}"))
+}
