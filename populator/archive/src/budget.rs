@@ -55,6 +55,12 @@ impl Budget {
         take(&self.buffers, bytes.min(self.bytes)).await
     }
 
+    /// A share of so many bytes, if there is one to spare now and nobody waits for it.
+    pub(crate) fn spare(&self, bytes: u64) -> Option<Share> {
+        let permits = Arc::clone(&self.buffers).try_acquire_many_owned(permits(bytes));
+        permits.ok().map(|permits| Share { _permits: permits })
+    }
+
     /// Waits until a window of so many bytes may be opened. The caller holds no other window.
     pub(crate) async fn window(&self, bytes: u64) -> Share {
         take(&self.windows, bytes.min(WINDOW_MAX)).await

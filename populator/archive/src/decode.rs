@@ -21,6 +21,7 @@ mod lz4;
 mod members;
 mod xz;
 mod zstd_frames;
+mod zstd_workers;
 
 /// Bytes in a decoded chunk.
 const CHUNK: usize = 256 << 10;
@@ -120,7 +121,7 @@ pub(crate) fn start(format: Format, input: Input, means: Means) -> Result<Input,
     let decoder: Box<dyn Decoder> = match format {
         Format::Tar => return Ok(input),
         Format::TarGzip => Box::new(Members::<gzip::Gzip>::new(input, means)?),
-        Format::TarZstd => Box::new(zstd_frames::Zstd::new(input, means)),
+        Format::TarZstd => Box::new(zstd_frames::Zstd::in_parallel(input, means)?),
         Format::TarXz => Box::new(Members::<xz::Xz>::new(input, means)?),
         Format::TarBzip2 => Box::new(Members::<bzip2::Bzip2>::new(input, means)?),
         Format::TarLz4 => Box::new(lz4::Lz4::new(input, means)),

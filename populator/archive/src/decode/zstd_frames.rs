@@ -1,7 +1,13 @@
 //! zstd: frame by frame, so that each one's window and checksum are known before it is decoded.
+//!
+//! Frames that say how little they unpack to are decoded as a whole, several at a time and ahead of the
+//! reader, as long as there is memory to spare; all others as a stream.
+
+use std::collections::VecDeque;
 
 use zstd::stream::raw::{DParameter, Decoder as Context, Operation as _};
 
+use super::zstd_workers::{Ahead, FRAME_MAX, Job, Ready, Workers};
 use super::{Decoder, Input, Means, is_skippable, skip_frame};
 use crate::budget::{Share, WINDOW_MAX};
 use crate::error::RestoreError;
@@ -16,18 +22,28 @@ const HEADER_MAX: usize = 4 + 1 + 1 + 4 + 8;
 pub(super) struct Zstd {
     input: Input,
     means: Means,
-    frame: Option<Frame>,
+    /// None where frames are decoded one after the other.
+    workers: Option<Workers>,
+    /// Frames that are being decoded, in order.
+    ahead: VecDeque<Ahead>,
+    /// The decoded frame that is being read, and how far.
+    current: Option<(Ready, usize)>,
+    /// The frame behind all of those, if it is decoded as a stream.
+    stream: Option<Frame>,
+    /// Whether there are no more frames behind all of those.
+    ended: bool,
     /// Whether a frame with data has been seen, and whether all of those had a checksum.
     any: bool,
     checked: bool,
 }
 
-/// The frame being decoded.
+/// A frame being decoded as a stream.
 struct Frame {
     context: Context<'static>,
-    header: [u8; HEADER_MAX],
-    /// The part of `header` that the context has not been given yet.
-    pending: std::ops::Range<usize>,
+    /// What of it was read before it was known how to decode it, and how much of that the context has
+    /// been given.
+    start: Vec<u8>,
+    given: usize,
     /// The memory of its window, unless that is included in what every restore has.
     _window: Option<Share>,
 }
@@ -37,6 +53,8 @@ struct Frame {
 struct Declared {
     /// Bytes of memory that decoding needs.
     window: u64,
+    /// Bytes that it unpacks to, where it says so.
+    content: Option<u64>,
     checksum: bool,
     dictionary: bool,
 }
@@ -46,20 +64,35 @@ impl Zstd {
         Self {
             input,
             means,
-            frame: None,
+            workers: None,
+            ahead: VecDeque::new(),
+            current: None,
+            stream: None,
+            ended: false,
             any: false,
             checked: true,
         }
     }
 
-    /// Opens the next frame with data; false at the end of the object.
-    fn next_frame(&mut self) -> Result<bool, RestoreError> {
+    /// The same with several threads.
+    pub(super) fn in_parallel(input: Input, means: Means) -> Result<Self, RestoreError> {
+        Ok(Self {
+            workers: Workers::start()?,
+            ..Self::new(input, means)
+        })
+    }
+
+    /// Begins with the next frame that has data, if there is one.
+    fn next_frame(&mut self) -> Result<(), RestoreError> {
         let input = &mut self.input;
         loop {
             let position = input.position();
             let mut header = [0; HEADER_MAX];
             let magic = match input.read_full(&mut header[..4])? {
-                0 => return Ok(false),
+                0 => {
+                    self.ended = true;
+                    return Ok(());
+                }
                 4 => u32::from_le_bytes([header[0], header[1], header[2], header[3]]),
                 _ => return Err(cut(position)),
             };
@@ -81,18 +114,57 @@ impl Zstd {
             if input.read_full(&mut header[5..length])? != length - 5 {
                 return Err(cut(position));
             }
-            self.open(header, length)?;
-            return Ok(true);
+            return self.open(position, &header[..length]);
         }
     }
 
-    fn open(&mut self, header: [u8; HEADER_MAX], length: usize) -> Result<(), RestoreError> {
-        let declared = declared(&header[..length]);
+    fn open(&mut self, position: u64, header: &[u8]) -> Result<(), RestoreError> {
+        let declared = declared(header);
         if declared.dictionary {
             let found = "it is compressed with a zstd dictionary".to_owned();
             return Err(RestoreError::NotAnArchive { found });
         }
-        let window = self.means.window(declared.window)?;
+        self.any = true;
+        self.checked &= declared.checksum;
+        let mut start = header.to_vec();
+        if let Some((content, share)) = self.room(&declared) {
+            // No frame that makes sense is larger than this, whatever it holds.
+            let most = content + content / 128 + 1024;
+            if read_frame(
+                &mut self.input,
+                &mut start,
+                declared.checksum,
+                most,
+                position,
+            )? && let Some(workers) = &mut self.workers
+            {
+                let job = Job {
+                    packed: start,
+                    content,
+                    position,
+                    share,
+                };
+                self.ahead.push_back(workers.begin(job)?);
+                return Ok(());
+            }
+        }
+        self.stream(start, declared.window)
+    }
+
+    /// What a frame unpacks to, if it may be decoded as a whole, and the memory for that.
+    fn room(&mut self, declared: &Declared) -> Option<(usize, Share)> {
+        let workers = self.workers.as_mut()?;
+        let content = declared.content.filter(|content| *content <= FRAME_MAX)?;
+        let Some(share) = self.means.budget.spare(2 * content + (64 << 10)) else {
+            workers.free();
+            return None;
+        };
+        Some((usize::try_from(content).ok()?, share))
+    }
+
+    /// Decodes a frame, of which `start` has been read, as a stream.
+    fn stream(&mut self, start: Vec<u8>, window: u64) -> Result<(), RestoreError> {
+        let window = self.means.window(window)?;
         let context = Context::new().and_then(|mut context| {
             context.set_parameter(DParameter::WindowLogMax(WINDOW_MAX.ilog2()))?;
             Ok(context)
@@ -100,15 +172,108 @@ impl Zstd {
         let context = context.map_err(|error| RestoreError::NodeError {
             what: format!("starting zstd: {error}"),
         })?;
-        self.any = true;
-        self.checked &= declared.checksum;
-        self.frame = Some(Frame {
+        self.stream = Some(Frame {
             context,
-            header,
-            pending: 0..length,
+            start,
+            given: 0,
             _window: window,
         });
         Ok(())
+    }
+
+    /// Reads on as long as that is of use before the first frame of those ahead is decoded. That one.
+    fn next_ahead(&mut self) -> Result<Option<Ready>, RestoreError> {
+        loop {
+            if let Some(first) = self.ahead.pop_front() {
+                match first.ready()? {
+                    Ok(ready) => return Ok(Some(ready)),
+                    Err(first) => self.ahead.push_front(first),
+                }
+            }
+            let enough = self.workers.as_ref().map_or(0, |workers| workers.count + 1);
+            if self.ended || self.stream.is_some() || self.ahead.len() >= enough.max(1) {
+                break;
+            }
+            self.next_frame()?;
+        }
+        self.ahead.pop_front().map(Ahead::wait).transpose()
+    }
+
+    /// A part of the frame that is decoded as a stream; 0 at its end.
+    fn from_stream(&mut self, output: &mut [u8]) -> Result<usize, RestoreError> {
+        while let Some(frame) = &mut self.stream {
+            let input = &mut self.input;
+            let position = input.position();
+            let from_start = frame.given < frame.start.len();
+            let bytes = if from_start {
+                &frame.start[frame.given..]
+            } else {
+                input.fill()?
+            };
+            // No input does not mean that there is no output: it may be waiting in the context.
+            let dry = bytes.is_empty();
+            let status = frame
+                .context
+                .run_on_buffers(bytes, output)
+                .map_err(|error| {
+                    RestoreError::corrupt(format!("zstd says {error} near byte {position}"))
+                })?;
+            if from_start {
+                frame.given += status.bytes_read;
+            } else {
+                input.consume(status.bytes_read);
+            }
+            if status.remaining == 0 {
+                self.stream = None;
+            } else if dry && status.bytes_written == 0 {
+                return Err(cut(position));
+            }
+            if status.bytes_written > 0 {
+                return Ok(status.bytes_written);
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// Reads the blocks of a frame and its checksum behind the header (RFC 8878, 3.1.1). False, with what
+/// was read so far, if it is larger than `most` bytes.
+fn read_frame(
+    input: &mut Input,
+    frame: &mut Vec<u8>,
+    checksum: bool,
+    most: usize,
+    position: u64,
+) -> Result<bool, RestoreError> {
+    let mut append = |frame: &mut Vec<u8>, count: usize| {
+        let start = frame.len();
+        frame.resize(start + count, 0);
+        let read = input.read_full(&mut frame[start..])?;
+        if read < count {
+            return Err(cut(position));
+        }
+        Ok(())
+    };
+    loop {
+        append(frame, 3)?;
+        let [.., low, middle, high] = frame.as_slice() else {
+            return Ok(false);
+        };
+        let header = u32::from_le_bytes([*low, *middle, *high, 0]);
+        let last = header & 1 == 1;
+        let size = match header >> 1 & 3 {
+            // A byte that is repeated.
+            1 => 1,
+            _ => (header >> 3) as usize,
+        };
+        if frame.len() + size > most {
+            return Ok(false);
+        }
+        append(frame, size)?;
+        if last {
+            append(frame, if checksum { 4 } else { 0 })?;
+            return Ok(true);
+        }
     }
 }
 
@@ -119,40 +284,30 @@ fn cut(position: u64) -> RestoreError {
 impl Decoder for Zstd {
     fn decode(&mut self, output: &mut [u8]) -> Result<usize, RestoreError> {
         loop {
-            let Some(frame) = &mut self.frame else {
-                if self.next_frame()? {
-                    continue;
+            if let Some((ready, used)) = &mut self.current {
+                let rest = &ready.bytes[*used..];
+                let count = rest.len().min(output.len());
+                output[..count].copy_from_slice(&rest[..count]);
+                *used += count;
+                if *used == ready.bytes.len()
+                    && let Some((ready, _)) = self.current.take()
+                    && let Some(workers) = &mut self.workers
+                {
+                    drop(ready.share);
+                    workers.give_back(ready.bytes);
                 }
+                if count > 0 {
+                    return Ok(count);
+                }
+            } else if let Some(ready) = self.next_ahead()? {
+                self.current = Some((ready, 0));
+            } else if self.stream.is_some() {
+                let count = self.from_stream(output)?;
+                if count > 0 {
+                    return Ok(count);
+                }
+            } else if self.ended {
                 return Ok(0);
-            };
-            let input = &mut self.input;
-            let position = input.position();
-            let pending = frame.pending.clone();
-            let bytes = if pending.is_empty() {
-                input.fill()?
-            } else {
-                &frame.header[pending]
-            };
-            // No input does not mean that there is no output: it may be waiting in the context.
-            let dry = bytes.is_empty();
-            let status = frame
-                .context
-                .run_on_buffers(bytes, output)
-                .map_err(|error| {
-                    RestoreError::corrupt(format!("zstd says {error} near byte {position}"))
-                })?;
-            if frame.pending.is_empty() {
-                input.consume(status.bytes_read);
-            } else {
-                frame.pending.start += status.bytes_read;
-            }
-            if status.remaining == 0 {
-                self.frame = None;
-            } else if dry && status.bytes_written == 0 {
-                return Err(cut(position));
-            }
-            if status.bytes_written > 0 {
-                return Ok(status.bytes_written);
             }
         }
     }
@@ -185,18 +340,26 @@ fn declared(header: &[u8]) -> Declared {
     let single = descriptor & 0x20 != 0;
     let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
     let rest = &header[5 + usize::from(!single)..];
-    let window = if single {
+    let content = match &rest[dictionary..] {
+        [] => None,
+        [low, high] => Some(u64::from(u16::from_le_bytes([*low, *high])) + 256),
+        field => {
+            let mut size = [0; 8];
+            size[..field.len()].copy_from_slice(field);
+            Some(u64::from_le_bytes(size))
+        }
+    };
+    let window = match content {
         // The whole content is the window.
-        let mut size = [0; 8];
-        let content = &rest[dictionary..];
-        size[..content.len()].copy_from_slice(content);
-        u64::from_le_bytes(size) + if content.len() == 2 { 256 } else { 0 }
-    } else {
-        let base = 1_u64 << (10 + (header[5] >> 3));
-        base + base / 8 * u64::from(header[5] & 7)
+        Some(content) if single => content,
+        _ => {
+            let base = 1_u64 << (10 + (header[5] >> 3));
+            base + base / 8 * u64::from(header[5] & 7)
+        }
     };
     Declared {
         window,
+        content,
         checksum: descriptor & 4 != 0,
         dictionary: rest[..dictionary].iter().any(|byte| *byte != 0),
     }
@@ -212,6 +375,7 @@ mod tests {
         assert_eq!(header_length(plain[4]), plain.len());
         let expected = Declared {
             window: 2 << 20,
+            content: None,
             checksum: true,
             dictionary: false,
         };
@@ -226,6 +390,7 @@ mod tests {
         assert_eq!(header_length(single[4]), single.len());
         let expected = Declared {
             window: 16 + 256,
+            content: Some(16 + 256),
             checksum: false,
             dictionary: true,
         };

@@ -1,10 +1,10 @@
 //! What is particular to one compression or another.
 
-use archive::Verified;
+use archive::{Budget, Verified};
 
 use crate::compare::assert_same;
 use crate::pack::{self, CHECKED, Compression, compress, filter};
-use crate::support::{Random, failure, restore};
+use crate::support::{Memory, Random, failure, options, restore, restore_from};
 
 /// A tree of one file of some megabytes and a few small ones, and its archive.
 fn tree() -> (tempfile::TempDir, Vec<u8>) {
@@ -90,6 +90,61 @@ fn choices_of_who_packs() {
         let found = verified(&original, object);
         assert_eq!(found, expected, "{program} {arguments:?}");
     }
+}
+
+/// Those that are decoded as a whole, ahead of the reader, among those that are not.
+#[test]
+fn frames_of_every_kind_in_one_object() {
+    let (original, plain) = tree();
+    let whole = |part: &[u8]| {
+        let mut compressor = zstd::bulk::Compressor::new(1).unwrap();
+        let flag = zstd::zstd_safe::CParameter::ChecksumFlag(true);
+        compressor.set_parameter(flag).unwrap();
+        compressor.compress(part).unwrap()
+    };
+    let mut random = Random(41);
+    let mut object = Vec::new();
+    let mut rest = &plain[..];
+    while !rest.is_empty() {
+        let length = random.index(400_000).min(rest.len());
+        let (part, behind) = rest.split_at(length);
+        rest = behind;
+        match random.below(8) {
+            // Does not say what it unpacks to.
+            0 => object.extend(compress(Compression::Zstd, part)),
+            1 => object.extend([&b"\x53\x2a\x4d\x18\x05\0\0\0anyth"[..], &whole(part)].concat()),
+            _ => object.extend(whole(part)),
+        }
+    }
+    for memory in [Budget::DEFAULT, 1] {
+        let mut options = options();
+        options.budget = Budget::new(memory);
+        let to = tempfile::tempdir().unwrap();
+        let outcome = restore_from(Memory::new(object.clone()), to.path(), &options).unwrap();
+        assert_eq!(outcome.verified, Verified::Stream);
+        assert_same(original.path(), to.path());
+    }
+}
+
+/// Frames whose headers say other things than their blocks.
+#[test]
+fn frames_that_lie() {
+    let (_original, plain) = tree();
+    let frame = zstd::bulk::compress(&plain[..100_000], 1).unwrap();
+    // Content size in four bytes behind the descriptor: larger, and smaller, than it is.
+    assert_eq!(frame[4] & 0xe0, 0xa0, "one segment, four bytes");
+    for claimed in [100_001_u32, 99_999, 0] {
+        let mut lying = frame.clone();
+        lying[5..9].copy_from_slice(&claimed.to_le_bytes());
+        assert_eq!(failure(lying).0, "ArchiveCorrupt", "{claimed}");
+    }
+    // Empty blocks without end, in a frame that says that it has one byte.
+    let mut endless = b"\x28\xb5\x2f\xfd\x20\x01".to_vec();
+    endless.extend([0; 3 * 200_000]);
+    assert_eq!(failure(endless).0, "ArchiveTruncated");
+    // A block of the type that there is not.
+    let reserved = b"\x28\xb5\x2f\xfd\x20\x01\x07\0\0".to_vec();
+    assert_eq!(failure(reserved).0, "ArchiveCorrupt");
 }
 
 #[test]
