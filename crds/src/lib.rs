@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`volume_backup`] | an archive that PVCs may name as their data source | users |
 //! | [`backup_store`] | where archives lie, and with what credentials they are read | users |
+//! | [`restore_options`] | what people choose about a restore, in the first and the last of these | users |
 //! | [`volume_restore`] | one PVC being filled, as a person sees it | the controller |
 //! | [`restore_order`] | the work order for one agent, and its answer | controller and agent |
 //! | [`yaml`] | all four as CustomResourceDefinitions, checked in as `crds/*.yaml` | `make crds` |
@@ -15,12 +16,14 @@
 #![allow(clippy::duplicated_attributes)]
 
 pub mod backup_store;
+pub mod restore_options;
 pub mod restore_order;
 pub mod volume_backup;
 pub mod volume_restore;
 pub mod yaml;
 
 pub use backup_store::{BackupStore, BackupStoreSpec, BackupStoreStatus};
+pub use restore_options::RestoreOptions;
 pub use restore_order::{RestoreOrder, RestoreOrderSpec, RestoreOrderStatus};
 pub use volume_backup::{VolumeBackup, VolumeBackupSpec, VolumeBackupStatus};
 pub use volume_restore::{VolumeRestore, VolumeRestoreSpec, VolumeRestoreStatus};

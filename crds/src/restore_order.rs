@@ -12,6 +12,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::restore_options::RestoreOptions;
 use crate::volume_backup::ResolvedArchive;
 use crate::volume_restore::{Progress, RestoreResult};
 
@@ -42,8 +43,8 @@ use crate::volume_restore::{Progress, RestoreResult};
         priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.spec.nodeName == oldSelf.spec.nodeName && self.spec.claim == oldSelf.spec.claim && self.spec.volume == oldSelf.spec.volume && self.spec.archive == oldSelf.spec.archive")
-        .message("claim, nodeName, volume and archive are fixed; only goal, attempt and access may change")
+    validation = Rule::new("self.spec.nodeName == oldSelf.spec.nodeName && self.spec.claim == oldSelf.spec.claim && self.spec.volume == oldSelf.spec.volume && self.spec.archive == oldSelf.spec.archive && self.spec.?options == oldSelf.spec.?options")
+        .message("claim, nodeName, volume, archive and options are fixed; only goal, attempt and access may change")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreOrderSpec {
@@ -60,6 +61,9 @@ pub struct RestoreOrderSpec {
     pub volume: OrderVolume,
     /// The archive, pinned.
     pub archive: ResolvedArchive,
+    /// How it is restored, as the VolumeBackup had it when the archive was pinned.
+    #[serde(default)]
+    pub options: RestoreOptions,
     /// How the agent may read it, for now.
     pub access: SignedAccess,
 }

@@ -4,7 +4,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-/// What a user writes: which archive, and how old it may be.
+use crate::restore_options::RestoreOptions;
+
+/// What a user writes: which archive, how old it may be, and how it is restored.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[kube(
     group = "backup.example.com",
@@ -45,7 +47,9 @@ use serde::{Deserialize, Serialize};
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
-    )
+    ),
+    validation = Rule::new("!has(self.spec.requireVerified) || self.spec.requireVerified != 'Sha256' || has(self.spec.checksum)")
+        .message("requireVerified Sha256 needs checksum.sha256, which is what the data are verified by")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeBackupSpec {
@@ -70,6 +74,10 @@ pub struct VolumeBackupSpec {
     /// prefix of `backupURL`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_ref: Option<StoreRef>,
+
+    /// How it is restored.
+    #[serde(flatten)]
+    pub options: RestoreOptions,
 }
 
 /// A BackupStore in the same namespace.

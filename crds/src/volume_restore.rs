@@ -170,8 +170,19 @@ pub struct RestoreResult {
     pub bytes_fetched: i64,
     /// Seconds from the first byte fetched to the last byte durable, in the attempt that succeeded.
     pub seconds: i64,
-    /// How the data were verified: `Stream` (the format's own checksums) or `None`.
+    /// How the data were verified: `Sha256` (of the stored object, which was given), `PerFile`
+    /// (digests in an archive that `populator pack` made), `Stream` (the format's own checksums) or
+    /// `None`.
     pub verified: String,
+    /// SHA-256 of the stored object, in hexadecimal.
+    #[serde(default)]
+    pub sha256: String,
+    /// Entries that the VolumeBackup did not choose.
+    #[serde(default)]
+    pub left_out: i64,
+    /// What was left out of entries by choice, one sentence for each kind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub omitted: Vec<String>,
     /// What the archive held and could not be restored, one sentence for each kind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_restored: Vec<String>,

@@ -32,7 +32,7 @@ pub enum Command {
     /// Makes and fills the volumes of one node, as its orders say (one on each node)
     Agent(agent::Arguments),
     /// Restores an archive into a directory, without Kubernetes
-    Restore(command::Restore),
+    Restore(Box<command::Restore>),
     /// Reads an archive and says whether it is whole; nothing is written
     Verify(command::Verify),
     /// Packs a directory into an archive with an index, a .tar.zst that tar reads too
@@ -44,9 +44,18 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether it is a part of the service, with logs and metrics, or a person's.
-    pub fn serves(&self) -> bool {
-        matches!(self, Self::Controller(_) | Self::Agent(_))
+    /// Where it serves its health and metrics: only the parts of the service do, a person's commands
+    /// do not.
+    pub fn http_address(&self) -> HttpAddress {
+        match self {
+            Self::Controller(arguments) => arguments.serving.http_address,
+            Self::Agent(arguments) => arguments.serving.http_address,
+            Self::Restore(_)
+            | Self::Verify(_)
+            | Self::Pack(_)
+            | Self::Inspect(_)
+            | Self::Completion(_) => HttpAddress::Off,
+        }
     }
 }
 
@@ -59,8 +68,13 @@ pub struct Common {
     /// Which log lines are written, for example `info` or `populator=debug,warn`
     #[arg(long, global = true, default_value = "info", env = "LOG_LEVEL")]
     pub log_level: String,
+}
+
+/// Flags of the parts of the service.
+#[derive(Args, Debug, Clone)]
+pub struct Serving {
     /// Where /healthz and /metrics are served, or `off`
-    #[arg(long, global = true, default_value = "0.0.0.0:8080", env = "HTTP_ADDRESS", value_parser = http_address)]
+    #[arg(long, default_value = "0.0.0.0:8080", env = "HTTP_ADDRESS", value_parser = http_address)]
     pub http_address: HttpAddress,
 }
 
@@ -107,6 +121,23 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn only_the_service_serves() {
+        for (words, shown) in [
+            ("controller", true),
+            ("agent", true),
+            ("restore", false),
+            ("verify", false),
+            ("pack", false),
+            ("inspect", false),
+        ] {
+            let mut cli = Cli::command();
+            let command = cli.find_subcommand_mut(words).unwrap();
+            let help = command.render_long_help().to_string();
+            assert_eq!(help.contains("--http-address"), shown, "{help}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod bar;
 mod completion;
 mod inspect;
+mod owners;
 mod pack;
 mod place;
 mod restore;
@@ -12,7 +13,7 @@ mod verify;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use archive::{PackError, RestoreError, SelectionError};
+use archive::{OwnershipError, PackError, RestoreError, SelectionError};
 
 use crate::store::OpenError;
 
@@ -28,6 +29,17 @@ pub enum CommandError {
     /// What was asked for makes no sense.
     #[error(transparent)]
     Selection(#[from] SelectionError),
+    /// The same of owners.
+    #[error(transparent)]
+    Ownership(#[from] OwnershipError),
+    /// Nobody knows who has which name.
+    #[error("{path} cannot be read: {source}; make it readable, or leave --owners-by-name out")]
+    Accounts {
+        /// The table of users or that of groups.
+        path: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The object cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -35,7 +47,7 @@ pub enum CommandError {
     #[error(transparent)]
     Archive(#[from] RestoreError),
     /// It was not restored, or not as a whole.
-    #[error("{source}{}", leavings(directory, *begun))]
+    #[error("{source}{}", leavings(source, directory, *begun))]
     Restore {
         /// Why.
         source: RestoreError,
@@ -71,8 +83,10 @@ pub enum CommandError {
     Died(#[from] tokio::task::JoinError),
 }
 
-fn leavings(directory: &Path, begun: bool) -> String {
-    if begun {
+fn leavings(source: &RestoreError, directory: &Path, begun: bool) -> String {
+    if matches!(source, RestoreError::VolumeNotEmpty { .. }) {
+        ", or choose --existing=keep or --existing=overwrite".to_owned()
+    } else if begun {
         format!(" ({} holds a part of it: delete that)", directory.display())
     } else {
         String::new()

@@ -6,6 +6,7 @@
 //! | [`controller`] | one leader: sees PVCs, pins archives, writes orders, makes PersistentVolumes |
 //! | [`agent`] | one on each node: makes, fills and deletes volumes as its orders say |
 //! | [`command`] | what people run by hand: an archive into a directory, without Kubernetes |
+//! | [`choices`] | from what people choose in a VolumeBackup to what the engine does |
 //! | [`store`] | object stores: which one serves a URL, what lies there, signed URLs |
 //! | [`lease`] | how agents say that they live and what they serve: the contract of both |
 //! | [`telemetry`] | logs, metrics and health, the same for both |
@@ -16,6 +17,7 @@
 //! volumes. They speak through `RestoreOrder` objects and the agents' Leases, nothing else.
 
 pub mod agent;
+pub mod choices;
 pub mod cli;
 pub mod command;
 pub mod controller;

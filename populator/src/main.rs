@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use populator::cli::{self, Cli, Command, HttpAddress};
+use populator::cli::{self, Cli, Command};
 use populator::command::{self, CommandError};
 use populator::telemetry::Telemetry;
 use populator::{agent, controller};
@@ -30,15 +30,13 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(mut cli: Cli) -> ExitCode {
+async fn run(cli: Cli) -> ExitCode {
     let stop = CancellationToken::new();
     if let Err(error) = stop_on_signals(stop.clone()) {
         return refuse(&format!("signals cannot be handled: {error}"));
     }
-    if !cli.command.serves() {
-        cli.common.http_address = HttpAddress::Off;
-    }
-    let telemetry = match Telemetry::start(&cli.common, stop.clone()).await {
+    let http = cli.command.http_address();
+    let telemetry = match Telemetry::start(&cli.common, http, stop.clone()).await {
         Ok(telemetry) => telemetry,
         Err(error) => return refuse(&error),
     };
@@ -57,7 +55,7 @@ async fn run(mut cli: Cli) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => refuse(&error),
         },
-        Command::Restore(wanted) => ended(command::restore(wanted, stop).await),
+        Command::Restore(wanted) => ended(command::restore(*wanted, stop).await),
         Command::Verify(wanted) => ended(command::verify(wanted, stop).await),
         Command::Pack(wanted) => ended(command::pack(wanted, stop).await),
         Command::Inspect(wanted) => ended(command::inspect(wanted, stop).await),

@@ -68,7 +68,11 @@ impl Default for Telemetry {
 
 impl Telemetry {
     /// Starts logging to standard error and serving `/healthz` and `/metrics` until `stop`.
-    pub async fn start(common: &Common, stop: CancellationToken) -> Result<Self, TelemetryError> {
+    pub async fn start(
+        common: &Common,
+        http: HttpAddress,
+        stop: CancellationToken,
+    ) -> Result<Self, TelemetryError> {
         let filter =
             EnvFilter::try_new(&common.log_level).map_err(|source| TelemetryError::LogLevel {
                 filter: common.log_level.clone(),
@@ -85,7 +89,7 @@ impl Telemetry {
         .map_err(|_| TelemetryError::AlreadySet)?;
 
         let telemetry = Self::default();
-        if let HttpAddress::On(address) = common.http_address {
+        if let HttpAddress::On(address) = http {
             let listener = tokio::net::TcpListener::bind(address)
                 .await
                 .map_err(|source| TelemetryError::Listen { address, source })?;

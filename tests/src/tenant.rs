@@ -107,10 +107,19 @@ impl<'a> Tenant<'a> {
 
     /// A VolumeBackup called `name` of the object at `url`.
     pub async fn backup_of(&self, name: &str, url: &str) -> Result<()> {
-        let object = json!({
-            "metadata": {"name": name},
-            "spec": {"backupURL": url, "restorePoint": "2025-01-01T10:00:00Z"},
-        });
+        self.backup_chosen(name, url, json!({})).await
+    }
+
+    /// [`Self::backup`] with what else its spec says.
+    pub async fn backup_as(&self, name: &str, key: &str, choices: Value) -> Result<()> {
+        let url = format!("s3://{}/{key}", self.name);
+        self.backup_chosen(name, &url, choices).await
+    }
+
+    async fn backup_chosen(&self, name: &str, url: &str, mut spec: Value) -> Result<()> {
+        spec["backupURL"] = url.into();
+        spec["restorePoint"] = "2025-01-01T10:00:00Z".into();
+        let object = json!({"metadata": {"name": name}, "spec": spec});
         self.create_in::<VolumeBackup>(&self.api(), object)
             .await
             .map(drop)

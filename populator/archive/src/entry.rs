@@ -7,6 +7,7 @@ pub(crate) struct Entry {
     pub(crate) path: Vec<u8>,
     pub(crate) kind: Kind,
     pub(crate) metadata: Metadata,
+    pub(crate) names: OwnerNames,
     /// Kinds of metadata that the archive has and that are not restored.
     pub(crate) lost: Vec<String>,
 }
@@ -61,12 +62,25 @@ pub(crate) struct Metadata {
     pub(crate) xattrs: Vec<Xattr>,
 }
 
+/// Who owned it, by name; empty where the archive has only numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct OwnerNames {
+    pub(crate) user: Vec<u8>,
+    pub(crate) group: Vec<u8>,
+}
+
 /// A moment, counted from 1970; `nanoseconds` is always counted upwards and below a milliard.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Time {
     pub(crate) seconds: i64,
     pub(crate) nanoseconds: u32,
 }
+
+/// The attribute that holds a file's SELinux label.
+pub(crate) const LABEL: &[u8] = b"security.selinux";
+
+/// The attribute that holds a file's capabilities (capabilities(7)).
+pub(crate) const CAPABILITY: &[u8] = b"security.capability";
 
 /// An extended attribute with its full name (`user.comment`).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,7 @@
 //! | `pack`, `index` | the way back: a tree becomes an archive of our own, with an index of its entries |
 //! | `stream` | how bytes pass between the stages |
 //! | `budget` | the memory that all restores share |
-//! | `options`, `selection`, `limits` | what a caller chooses |
+//! | `options`, `selection`, `ownership`, `limits` | what a caller chooses |
 //! | `progress`, `outcome`, `error` | what a caller sees: on the way, at the end, and why not |
 
 mod acl;
@@ -28,6 +28,7 @@ mod index;
 mod limits;
 mod options;
 mod outcome;
+mod ownership;
 mod pack;
 mod path;
 mod progress;
@@ -44,8 +45,9 @@ pub use examine::{Examined, Listed, examine};
 pub use fetch::Fetching;
 pub use format::Format;
 pub use limits::Limits;
-pub use options::{Devices, Existing, Options};
+pub use options::{Devices, Existing, Labels, Options, Privileges};
 pub use outcome::{Loss, Losses, Outcome, Verified};
+pub use ownership::{Map, Names, Ownership, OwnershipError};
 pub use pack::{PackError, PackOptions, Packed, Sink, Survey, pack, survey};
 pub use progress::{Progress, Snapshot};
 pub use restore::restore;

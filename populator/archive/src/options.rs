@@ -6,6 +6,7 @@ use crate::budget::Budget;
 use crate::fetch::Fetching;
 use crate::limits::Limits;
 use crate::outcome::Verified;
+use crate::ownership::Ownership;
 use crate::selection::Selection;
 
 /// How to restore.
@@ -19,6 +20,12 @@ pub struct Options {
     pub devices: Devices,
     /// Which entries are restored, and under which names.
     pub selection: Selection,
+    /// Who owns what is restored.
+    pub ownership: Ownership,
+    /// What to do about setuid and the like.
+    pub privileges: Privileges,
+    /// What to do about SELinux labels.
+    pub labels: Labels,
     /// What to do about files that are there before.
     pub existing: Existing,
     /// The most that the archive may have.
@@ -41,6 +48,27 @@ pub enum Devices {
     Create,
 }
 
+/// What to do about that by which a program has more rights than who runs it: setuid, setgid (but of
+/// directories, where it only tells the group of what is made in them) and file capabilities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privileges {
+    /// They are restored.
+    Keep,
+    /// They are left out, which [`Outcome::omitted`](crate::Outcome) tells.
+    Drop,
+}
+
+/// What to do about SELinux labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Labels {
+    /// They are left out, which [`Outcome::omitted`](crate::Outcome) tells: the policy of where the
+    /// archive comes from is not the policy of where it goes, and a volume gets its label when it is
+    /// mounted.
+    Drop,
+    /// They are restored as they are.
+    Restore,
+}
+
 /// What to do where the directory is not empty (`lost+found` apart).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
@@ -53,13 +81,17 @@ pub enum Existing {
 }
 
 impl Options {
-    /// The defaults: everything but device nodes, into an empty directory, with whatever the format has of checksums.
+    /// The defaults: everything but device nodes and SELinux labels, owned by whose number the archive
+    /// has, into an empty directory, with whatever the format has of checksums.
     pub fn new(budget: Arc<Budget>) -> Self {
         Self {
             budget,
             fetching: Fetching::default(),
             devices: Devices::Refuse,
             selection: Selection::default(),
+            ownership: Ownership::default(),
+            privileges: Privileges::Keep,
+            labels: Labels::Drop,
             existing: Existing::Refuse,
             limits: Limits::default(),
             strict: false,

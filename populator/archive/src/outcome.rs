@@ -56,6 +56,8 @@ pub struct Outcome {
     pub sha256: String,
     /// What the archive has and the volume has not.
     pub lost: Losses,
+    /// What was left out of entries because the caller did not want it, by kind: no loss.
+    pub omitted: Losses,
     /// From the call to the end of the last write.
     pub elapsed: Duration,
 }

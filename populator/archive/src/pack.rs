@@ -13,7 +13,7 @@ use tempfile::SpooledTempFile;
 use tokio_util::sync::CancellationToken;
 
 use crate::budget::Budget;
-use crate::entry::{Entry, Extent, Kind, Layout};
+use crate::entry::{Entry, Extent, Kind, Layout, OwnerNames};
 use crate::error::printable;
 use crate::index::seek_table::{self, Frame};
 use crate::index::{self, Content, Header, Record};
@@ -369,6 +369,7 @@ impl Packer<'_, '_> {
             path,
             kind,
             metadata: metadata.map_err(|errno| PackError::read(&found.path, errno))?,
+            names: OwnerNames::default(),
             lost: Vec::new(),
         };
         let encoded = header::encode(&entry).map_err(|_| PackError::Refused {

@@ -15,6 +15,7 @@ use crate::source::Source;
 use root::Root;
 use writer::Writer;
 
+mod choice;
 mod content;
 mod crew;
 mod directories;
@@ -40,7 +41,7 @@ pub fn restore(
     cancel: &CancellationToken,
     runtime: &Handle,
 ) -> Result<Outcome, RestoreError> {
-    let root = Root::new(directory, options.existing)?;
+    let root = Root::new(directory, options)?;
     let memory = content::MEMORY + crew::MEMORY;
     let mut reading = Reading::begin(source, options, memory, progress, cancel, runtime)?;
     let mut writer = Writer::new(root, options, progress, cancel)?;
@@ -58,7 +59,7 @@ pub fn restore(
             entries: read.entries,
         });
     }
-    let (counts, lost) = writer.finish()?;
+    let (counts, lost, omitted) = writer.finish()?;
 
     let seen = progress.snapshot();
     Ok(Outcome {
@@ -73,6 +74,7 @@ pub fn restore(
         verified: read.verified,
         sha256: read.sha256,
         lost,
+        omitted,
         elapsed: begun.elapsed(),
     })
 }

@@ -3,7 +3,7 @@
 //! The layout of headers comes from the `tar` crate. Its entry iterator is not used: it does not know
 //! PAX sparse files and takes a missing end of archive for an end.
 
-use crate::entry::{Device, Entry, Kind, Metadata, Time};
+use crate::entry::{Device, Entry, Kind, Metadata, OwnerNames, Time};
 use crate::error::{RestoreError, printable};
 use crate::index::reader::IndexReader;
 use crate::limits::Limits;
@@ -369,12 +369,17 @@ impl<S: Stream> TarReader<S> {
             }
         };
         let lost = std::mem::take(&mut pax.lost);
+        let names = OwnerNames {
+            user: pax.uname.take().unwrap_or_else(|| block.user_name()),
+            group: pax.gname.take().unwrap_or_else(|| block.group_name()),
+        };
         let metadata = metadata(block, pax)
             .map_err(|why| RestoreError::corrupt(format!("{}: {why}", printable(&path))))?;
         Ok(Entry {
             path,
             kind,
             metadata,
+            names,
             lost,
         })
     }

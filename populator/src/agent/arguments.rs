@@ -5,12 +5,18 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::cli::Serving;
+
 /// The folder in kubelet's `plugins/` that holds everything this program leaves on a node.
 const WORK_FOLDER: &str = "plugins/populator.backup.example.com";
 
 /// The flags of `populator agent`.
 #[derive(Args, Debug, Clone)]
 pub struct Arguments {
+    /// Where health and metrics are served.
+    #[command(flatten)]
+    pub serving: Serving,
+
     /// The node that this agent serves
     #[arg(long, env = "NODE_NAME")]
     pub node_name: String,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use archive::{Losses, Outcome, Progress};
+use archive::{Losses, Options, Outcome, Progress};
 use crds::restore_order::{MadeVolume, RestoreOrder, RestoreOrderStatus, SignedAccess, State};
 use crds::volume_restore::RestoreResult;
 use tokio::runtime::Handle;
@@ -21,6 +21,7 @@ use super::record::{Filled, Made, Record};
 use super::source::SignedSource;
 use super::volume::{self, Abilities};
 use super::{plugin::Plugin, teardown};
+use crate::choices;
 use crate::failpoint;
 
 /// How often figures are made.
@@ -78,10 +79,11 @@ impl Attempt<'_> {
     }
 
     async fn write(&self, record: &mut Option<Record>) -> Result<Filled, AttemptError> {
+        let options = choices::options(&self.order.spec.options, &self.node.options)?;
         // Every step of the way to the mount may be dropped at any await: the record is ahead of it.
         let mounted = self.cancel.run_until_cancelled(self.mount(record)).await;
         let mounted = mounted.ok_or(AttemptError::Cancelled)??;
-        let (volume, outcome, fetched) = self.restore(mounted).await?;
+        let (volume, outcome, fetched) = self.restore(mounted, options).await?;
         Ok(Filled {
             volume,
             result: result(&outcome, self.fetched_before + fetched),
@@ -187,7 +189,11 @@ impl Attempt<'_> {
     }
 
     /// Writes the archive into the volume, on a thread of its own, and closes the volume.
-    async fn restore(&self, mounted: Mounted) -> Result<(MadeVolume, Outcome, u64), AttemptError> {
+    async fn restore(
+        &self,
+        mounted: Mounted,
+        options: Options,
+    ) -> Result<(MadeVolume, Outcome, u64), AttemptError> {
         let Mounted { volume, root } = mounted;
         let node = self.node;
         let source = SignedSource::new(
@@ -205,8 +211,8 @@ impl Attempt<'_> {
             .send_modify(|status| status.state = State::Restoring);
 
         let progress = Arc::new(Progress::default());
-        let (options, cancel) = (node.options.clone(), self.cancel.clone());
-        let (counters, runtime) = (Arc::clone(&progress), Handle::current());
+        let (cancel, runtime) = (self.cancel.clone(), Handle::current());
+        let counters = Arc::clone(&progress);
         failpoint::reached("agent.write.before");
         let mut writing = tokio::task::spawn_blocking(move || {
             let source = Arc::new(source);
@@ -272,16 +278,20 @@ fn result(outcome: &Outcome, fetched: u64) -> RestoreResult {
                 .unwrap_or(u64::MAX),
         ),
         verified: outcome.verified.to_string(),
-        not_restored: not_restored(&outcome.lost),
+        sha256: outcome.sha256.clone(),
+        left_out: signed(outcome.left_out),
+        omitted: sentences(&outcome.omitted, "left out of"),
+        not_restored: sentences(&outcome.lost, "not restored for"),
     }
 }
 
-/// One sentence for each kind of loss.
-fn not_restored(lost: &Losses) -> Vec<String> {
-    lost.iter()
+/// One sentence for each kind.
+fn sentences(kinds: &Losses, what: &str) -> Vec<String> {
+    kinds
+        .iter()
         .map(|(kind, loss)| {
             let (count, examples) = (loss.count, loss.examples.join(", "));
-            format!("{kind}: not restored for {count} entries, for example {examples}")
+            format!("{kind}: {what} {count} entries, for example {examples}")
         })
         .collect()
 }

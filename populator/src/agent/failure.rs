@@ -9,6 +9,7 @@ use super::mount::MountError;
 use super::plugin::{CallError, Rpc};
 use super::record::RecordError;
 use super::volume::Unfit;
+use crate::choices::ChoiceError;
 
 /// Why a volume was not made, filled, unmounted or deleted.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,9 @@ pub enum AttemptError {
     /// The order is not one that can be carried out.
     #[error("the order is invalid: {0}")]
     Order(&'static str),
+    /// What it says of the restore makes no sense.
+    #[error("the order is invalid: {0}")]
+    Choice(#[from] ChoiceError),
     /// The archive, the store or the volume failed.
     #[error(transparent)]
     Restore(#[from] RestoreError),
@@ -129,7 +133,7 @@ impl AttemptError {
                 Cure::Time,
                 "see that the disk of kubelet's directory has room and works; it is tried again",
             ),
-            Self::Order(_) => (
+            Self::Order(_) | Self::Choice(_) => (
                 "OrderInvalid",
                 Cure::Person,
                 "delete the PVC and make it again",

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use archive::{
-    Devices, Existing, Options, Outcome, Progress, RestoreError, Selection, SelectionError,
-    Source as _, Wishes,
+    Devices, Existing, Losses, Options, Outcome, Progress, RestoreError, Selection, Source as _,
+    Wishes,
 };
 use clap::{Args, ValueEnum};
 use tokio::runtime::Handle;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::CommandError;
 use super::bar::Bar;
+use super::owners::Owners;
 use super::place::Place;
 use super::settings::Settings;
 use crate::units;
@@ -67,6 +68,9 @@ pub struct Restore {
     /// Fail where the file system does not take something, such as an attribute, instead of telling
     #[arg(long, help_heading = "Choice")]
     strict: bool,
+
+    #[command(flatten)]
+    owners: Owners,
 }
 
 /// [`Existing`], on a command line.
@@ -81,14 +85,14 @@ enum ExistingFiles {
 }
 
 impl Restore {
-    fn options(&self) -> Result<Options, SelectionError> {
+    fn options(&self) -> Result<Options, CommandError> {
         let selection = Selection::new(&Wishes {
             include: &self.include,
             exclude: &self.exclude,
             sub_path: &self.sub_path,
             strip_components: self.strip_components,
         })?;
-        Ok(Options {
+        let mut options = Options {
             selection,
             existing: match self.existing {
                 ExistingFiles::Refuse => Existing::Refuse,
@@ -102,7 +106,9 @@ impl Restore {
             },
             strict: self.strict,
             ..self.settings.options()
-        })
+        };
+        self.owners.choose(&mut options)?;
+        Ok(options)
     }
 }
 
@@ -182,13 +188,14 @@ fn tell(wanted: &Restore, outcome: &Outcome, out: &mut impl Write) -> io::Result
     if outcome.left_out > 0 {
         writeln!(out, "  left out: {} entries", outcome.left_out)?;
     }
-    for (kind, loss) in outcome.lost.iter() {
-        let examples = loss.examples.join(", ");
-        writeln!(
-            out,
-            "  not restored: {kind}, {} times: {examples}",
-            loss.count
-        )?;
+    list(out, "left out by choice", &outcome.omitted)?;
+    list(out, "not restored", &outcome.lost)
+}
+
+fn list(out: &mut impl Write, what: &str, kinds: &Losses) -> io::Result<()> {
+    for (kind, loss) in kinds.iter() {
+        let (count, examples) = (loss.count, loss.examples.join(", "));
+        writeln!(out, "  {what}: {kind}, {count} times: {examples}")?;
     }
     Ok(())
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::cli::Serving;
+
 /// The driver that restores are made for where no other is named.
 const DRIVER: &str = "fastcopy.csi.example.com";
 
@@ -14,6 +16,10 @@ const LIFETIME_MIN: u64 = 30;
 /// The flags of `populator controller`.
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
+    /// Where health and metrics are served.
+    #[command(flatten)]
+    pub serving: Serving,
+
     /// The namespace that holds orders and Leases
     #[arg(long, env = "POD_NAMESPACE", default_value = "volume-populator")]
     pub namespace: String,
@@ -106,6 +112,7 @@ fn lifetime(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::HttpAddress;
 
     #[test]
     fn lifetimes() {
@@ -129,6 +136,9 @@ mod tests {
     #[test]
     fn odd_names_are_refused() {
         let arguments = |namespace: &str, driver: &str| Arguments {
+            serving: Serving {
+                http_address: HttpAddress::Off,
+            },
             namespace: namespace.to_owned(),
             identity: None,
             direct_driver: vec![driver.to_owned(), driver.to_owned()],

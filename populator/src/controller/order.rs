@@ -48,6 +48,7 @@ pub fn build(claim: &Claim, class: &Class, pinned: &Pinned, node: &str) -> Resto
                 parameters: class.parameters.clone(),
             },
             archive: pinned.archive.clone(),
+            options: pinned.options.clone(),
             access: access(&pinned.signed),
         },
     );

@@ -87,6 +87,16 @@ pub enum Refusal {
         /// Its namespace.
         namespace: String,
     },
+    /// What it says of the restore makes no sense.
+    #[error(
+        "the VolumeBackup {backup} cannot be used: {why}; correct it, the restore then goes on by itself"
+    )]
+    BackupInvalid {
+        /// Its name.
+        backup: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// No store serves the URL.
     #[error(
         "no BackupStore in namespace {namespace} serves {url}; create one whose url is a prefix of it, the restore then goes on by itself"
@@ -238,6 +248,7 @@ impl Refusal {
             Self::ForeignDriver { .. } => "DriverUnsupported",
             Self::ClassSecrets { .. } | Self::ClassTopologies { .. } => "StorageClassUnsupported",
             Self::BackupNotFound { .. } => "VolumeBackupNotFound",
+            Self::BackupInvalid { .. } => "VolumeBackupInvalid",
             Self::StoreNotMatched { .. } | Self::StoreNotFound { .. } => "BackupStoreNotFound",
             Self::StoreElsewhere { .. } => "BackupStoreMismatch",
             Self::SecretNotFound { .. } => "SecretNotFound",
@@ -263,6 +274,7 @@ impl Refusal {
             | Self::ForeignDriver { .. }
             | Self::ClassSecrets { .. }
             | Self::ClassTopologies { .. }
+            | Self::BackupInvalid { .. }
             | Self::StoreElsewhere { .. } => Again::OnChange,
             // The first four are watched, and no order of changes loses one (watches/routes.rs).
             // They are looked at again all the same: a watch whose connection has died unnoticed
@@ -293,6 +305,10 @@ mod tests {
         let refusals = [
             Refusal::BlockMode,
             Refusal::NoClass,
+            Refusal::BackupInvalid {
+                backup: "b".into(),
+                why: "the pattern \"[\" is not a glob".into(),
+            },
             Refusal::ForeignDriver {
                 class: "c".into(),
                 driver: "d.example.com".into(),

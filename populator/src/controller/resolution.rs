@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crds::volume_backup::ResolvedArchive;
-use crds::{BackupStore, VolumeBackup};
+use crds::{BackupStore, RestoreOptions, VolumeBackup};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -15,6 +15,7 @@ use super::context::Context;
 use super::order::STORE;
 use super::refusal::{Refusal, Trouble};
 use super::status;
+use crate::choices;
 use crate::store::{Access, Credentials, Found, ObjectUrl, SignedUrl, longest_prefix};
 use crate::units;
 
@@ -23,6 +24,8 @@ use crate::units;
 pub struct Pinned {
     /// Which object exactly.
     pub archive: ResolvedArchive,
+    /// How it is to be restored.
+    pub options: RestoreOptions,
     /// Whether it is proven to be no newer than was asked for.
     pub point_in_time: PointInTime,
     /// The BackupStore that it lies in.
@@ -36,6 +39,7 @@ impl std::fmt::Debug for Pinned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pinned")
             .field("archive", &self.archive)
+            .field("options", &self.options)
             .field("store", &self.store)
             .finish_non_exhaustive()
     }
@@ -74,6 +78,11 @@ async fn pin(
     backup: &VolumeBackup,
     store: &BackupStore,
 ) -> Result<Pinned, Refusal> {
+    let options = &backup.spec.options;
+    choices::check(options).map_err(|why| Refusal::BackupInvalid {
+        backup: backup.name_any(),
+        why: why.to_string(),
+    })?;
     let url = ObjectUrl::parse(&backup.spec.backup_url)?;
     let credentials = credentials(context, store).await?;
     let access = Access::new(&store.spec, &credentials, &url)?;
@@ -84,6 +93,7 @@ async fn pin(
         .await?;
     Ok(Pinned {
         archive,
+        options: options.clone(),
         point_in_time,
         store: store.name_any(),
         signed,

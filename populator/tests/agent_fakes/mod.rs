@@ -9,6 +9,7 @@ pub mod store;
 
 use std::time::Duration;
 
+use crds::RestoreOptions;
 use crds::restore_order::{
     Goal, OrderClaim, OrderVolume, RestoreOrder, RestoreOrderSpec, SignedAccess,
 };
@@ -59,6 +60,7 @@ pub fn order(archive: ResolvedArchive, access: SignedAccess) -> RestoreOrder {
                 parameters: [("pool".to_owned(), "fast".to_owned())].into(),
             },
             archive,
+            options: RestoreOptions::default(),
             access,
         },
     );

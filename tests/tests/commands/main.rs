@@ -1,6 +1,7 @@
 //! What people run by hand, on a real S3 server and without Kubernetes.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
 use std::sync::Arc;
@@ -74,6 +75,7 @@ fn add(suite: &mut Suite, shared: Option<&Arc<Shared>>) {
         a_checksum_that_is_wrong_fails,
         entries_are_listed_as_tar_does,
         what_is_chosen_is_restored,
+        owners_and_rights_are_chosen,
         what_is_there_is_refused_kept_or_replaced,
         a_store_that_fails_for_a_while,
         what_cannot_be_restored_is_said,
@@ -276,6 +278,51 @@ async fn what_is_chosen_is_restored(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
+async fn owners_and_rights_are_chosen(shared: &Shared) -> Result<()> {
+    let folder = TempDir::new()?;
+    let tree = folder.path().join("tree");
+    fs::create_dir(&tree)?;
+    fs::write(tree.join("program"), "")?;
+    // Whose number here is another than in the archive.
+    let archive = folder.path().join("archive.tar");
+    let mut tar = Command::new("tar");
+    tar.args(["--create", "--owner=daemon:1000", "--group=daemon:1000"]);
+    tests::command::run(
+        tar.args(["--mode=u+s,g+s", "--file"])
+            .arg(&archive)
+            .args(["--directory"])
+            .arg(&tree)
+            .arg("program"),
+    )?;
+    let archive = archive.to_str().context("UTF-8")?;
+    for (choice, owner, mode) in [
+        (&[][..], (1000, 1000), 0o6000),
+        (&["--owners-by-name"], (1, 1), 0o6000),
+        (&["--owner", "7:8", "--no-setuid"], (7, 8), 0),
+        (
+            &["--map-user", "1000-1999:5000", "--map-group", "1:2"],
+            (5000, 1000),
+            0o6000,
+        ),
+    ] {
+        let to = TempDir::new()?;
+        let target = to.path().to_str().context("UTF-8")?;
+        let said = success(shared, &[&["restore", archive, target], choice].concat())?;
+        let found = fs::metadata(to.path().join("program"))?;
+        ensure!((found.uid(), found.gid()) == owner, "{choice:?}: {found:?}");
+        ensure!(found.mode() & 0o6000 == mode, "{choice:?}: {found:?}");
+        ensure!(said.contains("by choice: setuid") == (mode == 0), "{said}");
+    }
+    let to = TempDir::new()?;
+    let target = to.path().to_str().context("UTF-8")?;
+    let said = failure(shared, &["restore", archive, target, "--map-user", "9-1:0"])?;
+    ensure!(said.contains("9-1:0"), "{said}");
+    let words = ["restore", archive, target, "--owner=1:1", "--map-user=1:2"];
+    let both = populator(shared, &shared.server.endpoint(), &words)?;
+    ensure!(both.status.code() == Some(2), "{both:?}");
+    Ok(())
+}
+
 async fn what_is_there_is_refused_kept_or_replaced(shared: &Shared) -> Result<()> {
     let (_folder, archive) = pack(&["a", "d/b"])?;
     let to = TempDir::new()?;
@@ -290,7 +337,11 @@ async fn what_is_there_is_refused_kept_or_replaced(shared: &Shared) -> Result<()
         a.into_iter().chain(rest).collect()
     };
     let said = failure(shared, &["restore", &archive, target])?;
-    ensure!(said.contains("not empty") && files(to.path())? == all("mine", None));
+    ensure!(
+        said.contains("not empty") && said.contains("--existing=keep"),
+        "{said}"
+    );
+    ensure!(files(to.path())? == all("mine", None));
     success(shared, &["restore", &archive, target, "--existing=keep"])?;
     ensure!(files(to.path())? == all("mine", Some("a")));
     success(

@@ -261,7 +261,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::entry::Xattr;
+    use crate::entry::{OwnerNames, Xattr};
     use crate::limits::Limits;
     use crate::stream::Memory;
     use crate::tar_reader::TarReader;
@@ -323,8 +323,8 @@ mod tests {
             xattrs in prop::collection::btree_map(
                 "(user|trusted|security)\\.[a-z=%.]{1,30}", prop::collection::vec(any::<u8>(), 0..200), 0..5),
         ) -> Metadata {
-            let xattrs = xattrs.into_iter().filter(|(name, _)| name != "security.selinux").map(
-                |(name, value)| Xattr { name: name.into_bytes(), value });
+            let xattr = |(name, value): (String, _)| Xattr { name: name.into_bytes(), value };
+            let xattrs = xattrs.into_iter().map(xattr);
             Metadata { mode, uid, gid, modified: Time { seconds, nanoseconds }, xattrs: xattrs.collect(),
                 ..Metadata::default() }
         }
@@ -333,7 +333,8 @@ mod tests {
     proptest! {
         #[test]
         fn entries_come_back(path in path(), kind in kinds(), metadata in metadata()) {
-            let entry = Entry { path, kind, metadata, lost: vec![] };
+            let entry =
+                Entry { path, kind, metadata, names: OwnerNames::default(), lost: vec![] };
             prop_assert_eq!(read(&entry), entry);
         }
     }
@@ -351,6 +352,7 @@ mod tests {
                 }],
                 ..Metadata::default()
             },
+            names: OwnerNames::default(),
             lost: vec![],
         };
         let found = encode(&entry).unwrap().headers;

@@ -10,13 +10,10 @@ use rustix::io::Errno;
 
 use super::walk::Found;
 use crate::acl;
-use crate::entry::{Device, Extent, Metadata, Time, Xattr};
+use crate::entry::{Device, Extent, LABEL, Metadata, Time, Xattr};
 
 /// The most bytes that a list of attributes, or one of them, has (xattr(7)).
 const XATTR_MAX: usize = 64 << 10;
-
-/// Left out: a label is the policy of the node where a file is.
-const LABEL: &[u8] = b"security.selinux";
 
 /// Looks at one thing after the other, with the same buffers.
 pub(super) struct Inspection {
@@ -69,6 +66,7 @@ impl Inspection {
         let mut xattrs = Vec::new();
         for name in self.names[..length].split(|byte| *byte == 0) {
             let acl = name == acl::ACCESS || name == acl::DEFAULT;
+            // A label is the policy of the node where a file is.
             if name.is_empty() || name == LABEL || (name.starts_with(b"system.") && !acl) {
                 continue;
             }

@@ -9,7 +9,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::entry::{Metadata, Time, Xattr};
+use crate::entry::{CAPABILITY, Metadata, Time, Xattr};
 use crate::outcome::Losses;
 
 /// Applies everything to an open file or directory.
@@ -82,7 +82,7 @@ fn set_xattrs(
     lost: &mut Losses,
     set: impl Fn(&Xattr) -> Result<(), Errno>,
 ) -> Result<(), Errno> {
-    let is_capability = |xattr: &&Xattr| xattr.name == b"security.capability";
+    let is_capability = |xattr: &&Xattr| xattr.name == CAPABILITY;
     let (capabilities, others): (Vec<_>, Vec<_>) = metadata.xattrs.iter().partition(is_capability);
     for xattr in others.into_iter().chain(capabilities) {
         match set(xattr) {

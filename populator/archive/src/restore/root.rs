@@ -5,12 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, Dir, Mode, OFlags, ResolveFlags, fchmod, mkdirat, openat, openat2, syncfs, unlinkat,
+    AtFlags, Dir, Gid, Mode, OFlags, ResolveFlags, Uid, fchmod, fchown, mkdirat, openat, openat2,
+    syncfs, unlinkat,
 };
 use rustix::io::Errno;
 
 use crate::error::{RestoreError, printable};
-use crate::options::Existing;
+use crate::options::{Existing, Options};
 
 /// Directories that are kept open: several restores share the 1024 descriptors that a process often
 /// has.
@@ -35,11 +36,13 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 pub(super) struct Root {
     fd: Arc<OwnedFd>,
     open: HashMap<Vec<u8>, Arc<OwnedFd>>,
+    /// Who owns directories that the archive does not mention, if not this process.
+    owner: Option<(Uid, Gid)>,
 }
 
 impl Root {
-    /// Takes a directory, an empty one unless `existing` files are allowed.
-    pub(super) fn new(directory: BorrowedFd<'_>, existing: Existing) -> Result<Self, RestoreError> {
+    /// Takes a directory, an empty one unless the options allow files that exist.
+    pub(super) fn new(directory: BorrowedFd<'_>, options: &Options) -> Result<Self, RestoreError> {
         // A description of its own: write errors from now on are reported to its syncfs.
         let fd = openat(directory, c".", DIRECTORY, Mode::empty())
             .map_err(|errno| failed("opening the volume's root", errno))?;
@@ -49,15 +52,17 @@ impl Root {
             let entry = entry.map_err(|errno| failed("reading the volume's root", errno))?;
             let name = entry.file_name().to_bytes();
             let is_new = [&b"."[..], b"..", LOST_AND_FOUND].contains(&name);
-            if existing == Existing::Refuse && !is_new {
+            if options.existing == Existing::Refuse && !is_new {
                 return Err(RestoreError::VolumeNotEmpty {
                     name: printable(name),
                 });
             }
         }
+        let owner = options.ownership.of_the_unmentioned();
         Ok(Self {
             fd: Arc::new(fd),
             open: HashMap::new(),
+            owner: owner.map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid))),
         })
     }
 
@@ -82,7 +87,7 @@ impl Root {
             let start = if at == 0 { 0 } else { at + 1 };
             let end = path[start..].iter().position(|byte| *byte == b'/');
             let end = end.map_or(path.len(), |length| start + length);
-            fd = Arc::new(step(&fd, &path[start..end], make)?);
+            fd = Arc::new(self.step(&fd, &path[start..end], make)?);
             if self.open.len() >= OPEN_MAX {
                 self.open.clear();
             }
@@ -90,6 +95,22 @@ impl Root {
             at = end;
         }
         Ok(fd)
+    }
+
+    fn step(&self, parent: &OwnedFd, name: &[u8], make: bool) -> Result<OwnedFd, Errno> {
+        let open = || openat2(parent, name, DIRECTORY, Mode::empty(), CONFINED);
+        match open() {
+            Err(Errno::NOENT) if make => {}
+            other => return other,
+        }
+        mkdirat(parent, name, Mode::RWXU)?;
+        let made = open()?;
+        // What tar gives a directory that the archive does not mention, whatever the umask is.
+        if let Some((uid, gid)) = self.owner {
+            fchown(&made, Some(uid), Some(gid))?;
+        }
+        fchmod(&made, Mode::from_raw_mode(0o755))?;
+        Ok(made)
     }
 
     /// The longest part of `path` that is open, and its length.
@@ -136,19 +157,6 @@ pub(super) fn remove(parent: &OwnedFd, name: &[u8]) -> Result<bool, Errno> {
         }
         other => other.map(|()| false),
     }
-}
-
-fn step(parent: &OwnedFd, name: &[u8], make: bool) -> Result<OwnedFd, Errno> {
-    let open = || openat2(parent, name, DIRECTORY, Mode::empty(), CONFINED);
-    match open() {
-        Err(Errno::NOENT) if make => {}
-        other => return other,
-    }
-    mkdirat(parent, name, Mode::RWXU)?;
-    let made = open()?;
-    // What tar gives a directory that the archive does not mention, whatever the umask is.
-    fchmod(&made, Mode::from_raw_mode(0o755))?;
-    Ok(made)
 }
 
 fn failed(what: &str, errno: Errno) -> RestoreError {

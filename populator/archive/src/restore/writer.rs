@@ -1,6 +1,7 @@
 //! The last stage: entries become files, one after the other, but for small files, which are handed over
 //! to a [`Crew`].
 
+use std::borrow::Cow;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use rustix::fs::{AtFlags, FileType, Mode, linkat, makedev, mkdirat, mknodat, sym
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
+use super::choice;
 use super::content::{Aligned, Content, ContentError};
 use super::crew::{Crew, SmallFile};
 use super::directories::Directories;
@@ -39,7 +41,8 @@ pub(super) struct Writer<'a> {
     pending: Pending,
     cancel: &'a CancellationToken,
     options: &'a Options,
-    pub(super) lost: Losses,
+    lost: Losses,
+    omitted: Losses,
     pub(super) counts: Counts,
 }
 
@@ -68,6 +71,7 @@ impl<'a> Writer<'a> {
             cancel,
             options,
             lost: Losses::default(),
+            omitted: Losses::default(),
             counts: Counts::default(),
         })
     }
@@ -91,10 +95,12 @@ impl<'a> Writer<'a> {
         for kind in &entry.lost {
             self.lost.add(kind, shown);
         }
-        let metadata = &entry.metadata;
         let Some((parent, name)) = path.split() else {
             return match entry.kind {
-                Kind::Directory => self.finish_later(&path, metadata),
+                Kind::Directory => {
+                    let metadata = self.chosen(entry);
+                    self.finish_later(&path, &metadata)
+                }
                 _ => Err(RestoreError::refused(
                     shown,
                     "it would take the place of the root",
@@ -118,6 +124,7 @@ impl<'a> Writer<'a> {
             self.counts.left_out += 1;
             return Ok(());
         }
+        let metadata = &*self.chosen(entry);
         match &entry.kind {
             Kind::File(layout) => match small(layout) {
                 Some(content) => {
@@ -147,6 +154,10 @@ impl<'a> Writer<'a> {
         }
     }
 
+    fn chosen<'e>(&mut self, entry: &'e Entry) -> Cow<'e, Metadata> {
+        choice::chosen(entry, self.options, &mut self.lost, &mut self.omitted)
+    }
+
     /// Waits until all that was handed over is there.
     fn settle(&mut self) -> Result<(), RestoreError> {
         if self.crew.settle()? {
@@ -156,8 +167,9 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Finishes the directories and makes everything durable.
-    pub(super) fn finish(mut self) -> Result<(Counts, Losses), RestoreError> {
+    /// Finishes the directories and makes everything durable. What was lost, and what was left out
+    /// by choice.
+    pub(super) fn finish(mut self) -> Result<(Counts, Losses, Losses), RestoreError> {
         self.settle()?;
         for lost in self.crew.finish()? {
             self.lost.merge(lost);
@@ -168,7 +180,7 @@ impl<'a> Writer<'a> {
             return Err(RestoreError::MetadataLost { lost: self.lost });
         }
         self.root.sync()?;
-        Ok((self.counts, self.lost))
+        Ok((self.counts, self.lost, self.omitted))
     }
 
     /// Its data are read, and the rest is left to the crew.

@@ -219,6 +219,15 @@ impl Block {
         unsigned(&self.header().as_old().gid)
     }
 
+    /// The owner's name, where there is one.
+    pub(super) fn user_name(&self) -> Vec<u8> {
+        self.header().username_bytes().unwrap_or_default().to_vec()
+    }
+
+    pub(super) fn group_name(&self) -> Vec<u8> {
+        self.header().groupname_bytes().unwrap_or_default().to_vec()
+    }
+
     /// Seconds since 1970.
     pub(super) fn modified(&self) -> Result<i64, String> {
         number(&self.header().as_old().mtime)

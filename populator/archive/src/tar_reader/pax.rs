@@ -7,7 +7,7 @@ use percent_encoding::percent_decode;
 
 use super::sparse::EXTENTS_MAX;
 use crate::acl;
-use crate::entry::{Time, Xattr};
+use crate::entry::{LABEL, Time, Xattr};
 use crate::error::{RestoreError, printable};
 
 /// More attributes than any file has: the kernel lists 64 KiB of their names.
@@ -31,6 +31,8 @@ pub(super) struct Pax {
     pub(super) size: Option<u64>,
     pub(super) uid: Option<u64>,
     pub(super) gid: Option<u64>,
+    pub(super) uname: Option<Vec<u8>>,
+    pub(super) gname: Option<Vec<u8>>,
     pub(super) mtime: Option<Time>,
     pub(super) atime: Option<Time>,
     pub(super) xattrs: Vec<Xattr>,
@@ -102,6 +104,8 @@ impl Pax {
             b"size" => self.size = number()?,
             b"uid" => self.uid = number()?,
             b"gid" => self.gid = number()?,
+            b"uname" => self.uname = bytes(),
+            b"gname" => self.gname = bytes(),
             b"mtime" => self.mtime = time()?,
             b"atime" => self.atime = time()?,
             b"GNU.sparse.major" => self.sparse.major = number()?,
@@ -123,8 +127,12 @@ impl Pax {
                     self.push_to_map(self::number(part).ok_or(())?)?;
                 }
             }
+            // Without the NUL that ends the attribute's value.
+            b"RHT.security.selinux" if given => {
+                let label = value.strip_suffix(b"\0").unwrap_or(value);
+                self.set_xattr(LABEL, &[label, b"\0"].concat())?;
+            }
             _ => match key.strip_prefix(b"SCHILY.xattr.") {
-                Some(b"security.selinux") => self.lose("SELinux label".to_owned()),
                 Some(name) => self.set_xattr(&unescaped(name), value)?,
                 None => self.set_other(key, value)?,
             },
@@ -171,7 +179,6 @@ impl Pax {
             return self.set_xattr(name, &value);
         }
         self.lose(match key {
-            b"RHT.security.selinux" => "SELinux label".to_owned(),
             b"SCHILY.acl.access" | b"SCHILY.acl.default" => "POSIX ACL".to_owned(),
             b"SCHILY.acl.ace" => "NFSv4 ACL".to_owned(),
             b"SCHILY.fflags" => "file flags".to_owned(),
@@ -189,11 +196,7 @@ impl Pax {
     fn set_libarchive(&mut self, name: &[u8], value: &[u8]) -> Result<(), ()> {
         let name: Vec<u8> = percent_decode(name).collect();
         let value = BASE64.decode(value).map_err(|_| ())?;
-        match name.as_slice() {
-            b"security.selinux" => self.lose("SELinux label".to_owned()),
-            name => self.set_xattr(name, &value)?,
-        }
-        Ok(())
+        self.set_xattr(&name, &value)
     }
 
     fn lose(&mut self, kind: String) {
@@ -210,16 +213,13 @@ impl Pax {
 
 /// Records that repeat what is known otherwise, or that no restore can do anything about.
 fn is_without_effect(key: &[u8]) -> bool {
-    const KEYS: [&[u8]; 13] = [
+    const KEYS: [&[u8]; 11] = [
         // Nothing can set a change or creation time.
         b"ctime",
         b"LIBARCHIVE.creationtime",
         b"comment",
         // The file's contents are bytes, whatever they mean.
         b"charset",
-        // Numbers own files, names do not.
-        b"uname",
-        b"gname",
         b"SCHILY.dev",
         b"SCHILY.ino",
         b"SCHILY.nlink",

@@ -14,6 +14,7 @@ mod integrity;
 mod limits;
 mod order;
 mod own_format;
+mod ownership;
 mod pack;
 mod round_trip;
 mod sparse;

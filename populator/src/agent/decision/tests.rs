@@ -30,6 +30,7 @@ fn order(goal: Goal, attempt: i64) -> RestoreOrder {
                 parameters: [].into(),
             },
             archive: ResolvedArchive::default(),
+            options: crds::RestoreOptions::default(),
             access: SignedAccess {
                 url: "https://example.com".into(),
                 expires: Time(jiff::Timestamp::UNIX_EPOCH),

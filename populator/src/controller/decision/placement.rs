@@ -34,7 +34,8 @@ pub(super) fn begin(observed: &Observed, claim: &Claim) -> Decision {
         Some(Ok(pinned)) => pinned,
     };
     let size = u64::try_from(pinned.archive.size).unwrap_or(0);
-    if size > claim.required_bytes {
+    // Of a large archive a small part may be wanted, whose size nobody knows yet.
+    if size > claim.required_bytes && !pinned.options.is_partial() {
         return Decision::refused(Refusal::DoesNotFit {
             size,
             required: claim.required_bytes,

@@ -33,6 +33,7 @@ pub(crate) fn order(change: impl FnOnce(&mut RestoreOrder)) -> RestoreOrder {
 pub(crate) fn pinned() -> Pinned {
     Pinned {
         archive: order(|_| ()).spec.archive,
+        options: crds::RestoreOptions::default(),
         point_in_time: crate::controller::resolution::PointInTime::Unknown,
         store: "store".to_owned(),
         signed: SignedUrl {

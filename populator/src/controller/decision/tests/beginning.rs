@@ -47,6 +47,13 @@ fn what_cannot_begin_is_refused_in_this_order() {
     assert_eq!(step(&missing), Step::Wait(Wait::Growing));
     let small = observed(set_claim(|claim| claim.required_bytes = 9));
     assert_eq!(refusal(&small), "DoesNotFit");
+    let part = observed(|o| {
+        set_claim(|claim| claim.required_bytes = 9)(o);
+        if let Some(Ok(pinned)) = &mut o.archive {
+            pinned.options.include = vec!["a".to_owned()];
+        }
+    });
+    assert!(matches!(step(&part), Step::CreateOrder { .. }));
 }
 
 #[test]
