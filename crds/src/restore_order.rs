@@ -43,7 +43,7 @@ use crate::volume_restore::{Progress, RestoreResult};
         priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.spec.nodeName == oldSelf.spec.nodeName && self.spec.claim == oldSelf.spec.claim && self.spec.volume == oldSelf.spec.volume && self.spec.archive == oldSelf.spec.archive && self.spec.?options == oldSelf.spec.?options")
+    validation = Rule::new("self.spec.nodeName == oldSelf.spec.nodeName && self.spec.claim == oldSelf.spec.claim && self.spec.volume == oldSelf.spec.volume && self.spec.archive == oldSelf.spec.archive && has(self.spec.options) == has(oldSelf.spec.options) && (!has(self.spec.options) || self.spec.options == oldSelf.spec.options)")
         .message("claim, nodeName, volume, archive and options are fixed; only goal, attempt and access may change")
 )]
 #[serde(rename_all = "camelCase")]
