@@ -31,7 +31,7 @@ pub enum Command {
     Controller(controller::Arguments),
     /// Makes and fills the volumes of one node, as its orders say (one on each node)
     Agent(agent::Arguments),
-    /// Restores an archive into a directory, without Kubernetes
+    /// Restores an archive into a directory, or the image of a disk onto one, without Kubernetes
     Restore(Box<command::Restore>),
     /// Reads an archive and says whether it is whole; nothing is written
     Verify(command::Verify),

@@ -3,6 +3,7 @@
 mod bar;
 mod completion;
 mod inspect;
+mod keys;
 mod owners;
 mod pack;
 mod place;
@@ -13,7 +14,7 @@ mod verify;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use archive::{OwnershipError, PackError, RestoreError, SelectionError};
+use archive::{IdentityError, OwnershipError, PackError, RestoreError, SelectionError};
 
 use crate::store::OpenError;
 
@@ -40,6 +41,22 @@ pub enum CommandError {
         /// What the system said.
         source: io::Error,
     },
+    /// A file of a secret cannot be read.
+    #[error("{} cannot be read: {source}; correct its name or its permissions", path.display())]
+    Secret {
+        /// As given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It holds something else.
+    #[error("{}: {source}", path.display())]
+    Identity {
+        /// As given.
+        path: PathBuf,
+        /// What is wrong.
+        source: IdentityError,
+    },
     /// The object cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -47,12 +64,12 @@ pub enum CommandError {
     #[error(transparent)]
     Archive(#[from] RestoreError),
     /// It was not restored, or not as a whole.
-    #[error("{source}{}", leavings(source, directory, *begun))]
+    #[error("{source}{}", leavings(source, target, *begun))]
     Restore {
         /// Why.
         source: RestoreError,
         /// Where to.
-        directory: PathBuf,
+        target: PathBuf,
         /// Whether something of it is there.
         begun: bool,
     },
@@ -75,6 +92,24 @@ pub enum CommandError {
         /// What the system said.
         source: io::Error,
     },
+    /// The device or the file to restore into.
+    #[error(
+        "{}: {source}; an image goes onto a block device that nothing uses, or with --image into a file \
+         that is not there yet (or may go: --existing overwrite)",
+        path.display()
+    )]
+    Image {
+        /// As given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An image has no entries.
+    #[error("{flag} chooses among the entries of an archive, and an image has none; leave it out")]
+    NoEntries {
+        /// What was given.
+        flag: &'static str,
+    },
     /// Nobody reads what is printed.
     #[error("nothing can be printed: {0}")]
     Output(#[from] io::Error),
@@ -83,11 +118,11 @@ pub enum CommandError {
     Died(#[from] tokio::task::JoinError),
 }
 
-fn leavings(source: &RestoreError, directory: &Path, begun: bool) -> String {
+fn leavings(source: &RestoreError, target: &Path, begun: bool) -> String {
     if matches!(source, RestoreError::VolumeNotEmpty { .. }) {
         ", or choose --existing=keep or --existing=overwrite".to_owned()
     } else if begun {
-        format!(" ({} holds a part of it: delete that)", directory.display())
+        format!(" ({} holds a part of it: delete that)", target.display())
     } else {
         String::new()
     }

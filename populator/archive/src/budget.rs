@@ -33,9 +33,9 @@ impl Budget {
     pub const DEFAULT: u64 = 64 << 20;
 
     /// What one restore takes when it fetches in the smallest ranges, and some more.
-    pub(crate) const MIN: u64 = 8 << 20;
+    pub(crate) const MIN: u64 = 9 << 20;
 
-    /// A budget of so many bytes for buffers (at least 8 MiB are always granted).
+    /// A budget of so many bytes for buffers (at least 9 MiB are always granted).
     pub fn new(bytes: u64) -> Arc<Self> {
         let bytes = bytes.max(Self::MIN);
         Arc::new(Self {

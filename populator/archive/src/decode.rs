@@ -10,12 +10,16 @@ use tokio_util::sync::CancellationToken;
 use crate::budget::{Budget, Share};
 use crate::error::RestoreError;
 use crate::fetch::Fetched;
-use crate::format::Format;
+use crate::format::Compression;
+use crate::identity::Identities;
 use crate::outcome::Verified;
 use crate::stream::Stream;
+use decryption::Age;
 use members::Members;
+pub(crate) use zstd_frames::declared_content;
 
 mod bzip2;
+mod decryption;
 mod gzip;
 mod lz4;
 mod members;
@@ -36,7 +40,10 @@ const WINDOW_INCLUDED: u64 = 4 << 20;
 /// Bytes of memory the stage takes, larger windows apart.
 pub(crate) const MEMORY: u64 = (CHUNK * CHUNKS) as u64 + WINDOW_INCLUDED;
 
-/// One compression format, and the [`Input`] that it decodes.
+/// Bytes of memory that decryption takes: its chunks, and what the library holds of two.
+pub(crate) const DECRYPTION: u64 = (decryption::CHUNK * (CHUNKS + 2)) as u64;
+
+/// One compression format, or encryption, and the [`Input`] that it decodes.
 pub(crate) trait Decoder: Send {
     /// Fills a part of `output` and says how much; 0 says that the input ended where it should and
     /// that every checksum in it was right.
@@ -98,9 +105,14 @@ impl Means {
         if bytes <= WINDOW_INCLUDED {
             return Ok(None);
         }
+        self.share(bytes).map(Some)
+    }
+
+    /// Waits for so many bytes of what there is for windows, or for all of that.
+    fn share(&self, bytes: u64) -> Result<Share, RestoreError> {
         let waiting = self.cancel.run_until_cancelled(self.budget.window(bytes));
         let share = self.runtime.block_on(waiting);
-        share.map(Some).ok_or(RestoreError::Cancelled)
+        share.ok_or(RestoreError::Cancelled)
     }
 }
 
@@ -115,18 +127,22 @@ fn skip_frame(input: &mut Input) -> Result<bool, RestoreError> {
     Ok(input.read_full(&mut size)? == 4 && input.skip(u64::from(u32::from_le_bytes(size)))?)
 }
 
-/// Starts what `format` needs.
-pub(crate) fn start(format: Format, input: Input, means: Means) -> Result<Input, RestoreError> {
+/// Starts what `compression` needs.
+pub(crate) fn start(
+    compression: Compression,
+    input: Input,
+    means: Means,
+) -> Result<Input, RestoreError> {
     let cancel = means.cancel.clone();
-    let decoder: Box<dyn Decoder> = match format {
-        Format::Tar => return Ok(input),
-        Format::TarGzip => Box::new(Members::<gzip::Gzip>::new(input, means)?),
-        Format::TarZstd => Box::new(zstd_frames::Zstd::in_parallel(input, means)?),
-        Format::TarXz => Box::new(Members::<xz::Xz>::new(input, means)?),
-        Format::TarBzip2 => Box::new(Members::<bzip2::Bzip2>::new(input, means)?),
-        Format::TarLz4 => Box::new(lz4::Lz4::new(input, means)),
+    let decoder: Box<dyn Decoder> = match compression {
+        Compression::None => return Ok(input),
+        Compression::Gzip => Box::new(Members::<gzip::Gzip>::new(input, means)?),
+        Compression::Zstd => Box::new(zstd_frames::Zstd::in_parallel(input, means)?),
+        Compression::Xz => Box::new(Members::<xz::Xz>::new(input, means)?),
+        Compression::Bzip2 => Box::new(Members::<bzip2::Bzip2>::new(input, means)?),
+        Compression::Lz4 => Box::new(lz4::Lz4::new(input, means)),
     };
-    spawn(decoder, cancel).map(Input::Thread)
+    spawn("archive-decode", decoder, CHUNK, cancel)
 }
 
 /// A decoder of zstd that works when it is asked.
@@ -134,8 +150,25 @@ pub(crate) fn zstd(input: Input, means: Means) -> Box<dyn Decoder> {
     Box::new(zstd_frames::Zstd::new(input, means))
 }
 
-/// Starts the decoding thread.
-fn spawn(decoder: Box<dyn Decoder>, cancel: CancellationToken) -> Result<Pipe, RestoreError> {
+/// Finds the key of an object that is encrypted with age, and starts to decrypt it.
+pub(crate) fn decrypt(
+    input: Input,
+    identities: &Identities,
+    work_factor: u8,
+    means: &Means,
+) -> Result<Input, RestoreError> {
+    let decoder = Box::new(Age::open(input, identities, work_factor, means)?);
+    let cancel = means.cancel.clone();
+    spawn("archive-decrypt", decoder, decryption::CHUNK, cancel)
+}
+
+/// Starts a thread that decodes `chunk` bytes at a time.
+fn spawn(
+    name: &str,
+    decoder: Box<dyn Decoder>,
+    chunk: usize,
+    cancel: CancellationToken,
+) -> Result<Input, RestoreError> {
     // Room for every chunk in both directions, so that returning an empty one never blocks.
     let (sender, chunks) = sync_channel(CHUNKS - 2);
     let (empties, returned) = sync_channel(CHUNKS);
@@ -145,12 +178,12 @@ fn spawn(decoder: Box<dyn Decoder>, cancel: CancellationToken) -> Result<Pipe, R
     }
     let stop = cancel.clone();
     let thread = thread::Builder::new()
-        .name("archive-decode".into())
-        .spawn(move || run(decoder, &stop, &sender, &returned))
+        .name(name.into())
+        .spawn(move || run(decoder, chunk, &stop, &sender, &returned))
         .map_err(|error| RestoreError::NodeError {
             what: format!("starting a thread: {error}"),
         })?;
-    Ok(Pipe {
+    Ok(Input::Thread(Pipe {
         chunks: Some(chunks),
         empties: Some(empties),
         current: Vec::new(),
@@ -159,18 +192,19 @@ fn spawn(decoder: Box<dyn Decoder>, cancel: CancellationToken) -> Result<Pipe, R
         finished: None,
         cancel,
         thread: Some(thread),
-    })
+    }))
 }
 
 /// The thread: decodes until the end, an error, or until nobody wants more.
 fn run(
     mut decoder: Box<dyn Decoder>,
+    size: usize,
     cancel: &CancellationToken,
     sender: &SyncSender<Result<Vec<u8>, RestoreError>>,
     returned: &Receiver<Vec<u8>>,
 ) -> Option<Finished> {
     while let Ok(mut chunk) = returned.recv() {
-        chunk.resize(CHUNK, 0);
+        chunk.resize(size, 0);
         let filled = fill(&mut *decoder, &mut chunk, cancel);
         let (message, last) = match filled {
             Ok(count) => {
@@ -331,11 +365,12 @@ mod tests {
     #[test]
     fn a_thread_that_dies_is_an_error_and_no_end() {
         for good in [0, 1, 20] {
-            let mut pipe = spawn(Box::new(Buggy(good)), CancellationToken::new()).unwrap();
+            let cancel = CancellationToken::new();
+            let mut pipe = spawn("test", Box::new(Buggy(good)), CHUNK, cancel).unwrap();
             let wanted = (good * CHUNK) as u64;
             assert!(pipe.skip(wanted).unwrap());
             assert_eq!(pipe.skip(1).unwrap_err().reason(), "NodeError");
-            assert!(Input::Thread(pipe).finished().is_none());
+            assert!(pipe.finished().is_none());
         }
     }
 }

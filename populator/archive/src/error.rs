@@ -14,11 +14,45 @@ pub enum RestoreError {
     /// The first bytes are those of no archive that is read here.
     #[error(
         "the object is not an archive that can be restored ({found}); store it as .tar, .tar.gz, \
-         .tar.zst, .tar.xz, .tar.bz2 or .tar.lz4"
+         .tar.zst, .tar.xz, .tar.bz2 or .tar.lz4, or restore it onto a block device or into an image \
+         file if it is the image of a disk"
     )]
     NotAnArchive {
         /// What the first bytes looked like.
         found: String,
+    },
+    /// The first bytes are not those of a disk, but of something that is not written onto one.
+    #[error(
+        "the object is not the image of a disk ({found}); restore a tar archive into a directory, and \
+         store an image as it is or in gzip, zstd, xz, bzip2 or lz4"
+    )]
+    NotAnImage {
+        /// What the first bytes are.
+        found: String,
+    },
+    /// It is encrypted, and there is nothing to open it with.
+    #[error("the archive is encrypted with age; give {needed}")]
+    IdentityMissing {
+        /// An identity or a passphrase.
+        needed: &'static str,
+    },
+    /// It is encrypted for somebody else.
+    #[error(
+        "none of the identities that are given opens the archive, or it is not the passphrase; give \
+         that of one of the recipients whom age encrypted it to"
+    )]
+    IdentityWrong,
+    /// Making a key of its passphrase would take more than it may.
+    #[error(
+        "making the archive's key of a passphrase takes a work factor of {factor}, and {limit} is \
+         allowed; raise that limit if you trust whoever encrypted it (each step doubles memory and \
+         time, 18 takes 256 MiB), or encrypt it to a recipient"
+    )]
+    WorkFactorTooHigh {
+        /// What the header says.
+        factor: u8,
+        /// What is allowed.
+        limit: u8,
     },
     /// Nothing in it: most likely an upload that went wrong.
     #[error("the archive holds nothing ({found}); make the backup again")]
@@ -167,6 +201,10 @@ impl RestoreError {
             | Self::NodeError { .. }
             | Self::Cancelled => Retry::Transient,
             Self::NotAnArchive { .. }
+            | Self::NotAnImage { .. }
+            | Self::IdentityMissing { .. }
+            | Self::IdentityWrong
+            | Self::WorkFactorTooHigh { .. }
             | Self::ArchiveEmpty { .. }
             | Self::ArchiveTruncated { .. }
             | Self::ArchiveCorrupt { .. }
@@ -190,6 +228,10 @@ impl RestoreError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NotAnArchive { .. } => "NotAnArchive",
+            Self::NotAnImage { .. } => "NotAnImage",
+            Self::IdentityMissing { .. } => "IdentityMissing",
+            Self::IdentityWrong => "IdentityWrong",
+            Self::WorkFactorTooHigh { .. } => "WorkFactorTooHigh",
             Self::ArchiveEmpty { .. } => "ArchiveEmpty",
             Self::ArchiveTruncated { .. } => "ArchiveTruncated",
             Self::ArchiveCorrupt { .. } => "ArchiveCorrupt",

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::entry::{Entry, Kind, Layout};
 use crate::error::{RestoreError, printable};
-use crate::format::Format;
+use crate::format::{Content, Format};
 use crate::options::Options;
 use crate::outcome::Verified;
 use crate::path::BeneathRoot;
@@ -106,9 +106,11 @@ pub fn examine(
     runtime: &Handle,
     mut see: impl FnMut(Listed<'_>),
 ) -> Result<Examined, RestoreError> {
-    let mut reading = Reading::begin(source, options, 0, progress, cancel, runtime)?;
+    let tar = Content::Tar;
+    let mut reading = Reading::begin(source, tar, options, 0, progress, cancel, runtime)?;
+    let mut reader = reading.entries(options);
     let (mut files, mut directories, mut links, mut data) = (0, 0, 0, 0_u64);
-    while let Some(entry) = reading.entries.next_entry()? {
+    while let Some(entry) = reader.next_entry()? {
         if cancel.is_cancelled() {
             return Err(RestoreError::Cancelled);
         }
@@ -124,16 +126,16 @@ pub fn examine(
             Kind::Fifo | Kind::CharacterDevice(_) | Kind::BlockDevice(_) => {}
         }
         see(Listed(&entry));
-        if reading.entries.has_index() {
-            reading.entries.use_up()?;
+        if reader.has_index() {
+            reader.use_up()?;
         }
         progress.add_entry();
     }
-    let begun = reading.begun;
+    let (entries, begun) = (reader.entries(), reading.begun);
     let read = reading.end(options)?;
     Ok(Examined {
         format: read.format,
-        entries: read.entries,
+        entries,
         files,
         directories,
         links,

@@ -69,7 +69,7 @@ impl Fetching {
     }
 
     /// Below this, requests cost more than what they bring. The first range also has to hold what
-    /// `Format::detect` looks at.
+    /// `Seen::detect` looks at at least.
     const RANGE_MIN: u64 = 64 << 10;
 }
 

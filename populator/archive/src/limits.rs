@@ -24,6 +24,9 @@ pub struct Limits {
     pub unpacked: u64,
     /// Bytes of the unpacked archive for each byte of the object, from 16 MiB on.
     pub ratio: u64,
+    /// The work factor of scrypt, by which age makes a key of a passphrase: n takes 2^n KiB of memory
+    /// for a moment, on top of the budget, and as much time.
+    pub work_factor: u8,
 }
 
 impl Default for Limits {
@@ -34,6 +37,8 @@ impl Default for Limits {
             headers: 1 << 20,
             unpacked: u64::MAX,
             ratio: u64::MAX,
+            // What age(1) always uses: 256 MiB, for about a second.
+            work_factor: 18,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::budget::Budget;
 use crate::fetch::Fetching;
+use crate::identity::Identities;
 use crate::limits::Limits;
 use crate::outcome::Verified;
 use crate::ownership::Ownership;
@@ -16,6 +17,8 @@ pub struct Options {
     pub budget: Arc<Budget>,
     /// How to read from the store; less than this where the budget is small.
     pub fetching: Fetching,
+    /// What encrypted archives are opened with.
+    pub identities: Identities,
     /// What to do about device nodes in the archive.
     pub devices: Devices,
     /// Which entries are restored, and under which names.
@@ -87,6 +90,7 @@ impl Options {
         Self {
             budget,
             fetching: Fetching::default(),
+            identities: Identities::default(),
             devices: Devices::Refuse,
             selection: Selection::default(),
             ownership: Ownership::default(),

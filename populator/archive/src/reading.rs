@@ -1,4 +1,4 @@
-//! From an object to its entries: starts the stages in front of whoever makes something of them, and
+//! From an object to what is in it: starts the stages in front of whoever makes something of that, and
 //! judges at the end what was read.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::budget::{Share, WINDOW_MAX};
 use crate::decode::{self, Input, Means};
 use crate::error::RestoreError;
 use crate::fetch;
-use crate::format::{self, Format};
+use crate::format::{self, Compression, Content, Format, Seen};
 use crate::index;
 use crate::index::reader::IndexReader;
 use crate::limits::Limited;
@@ -20,13 +20,18 @@ use crate::outcome::Verified;
 use crate::progress::Progress;
 use crate::source::Source;
 use crate::stream::Stream as _;
-use crate::tar_reader::TarReader;
+use crate::tar_reader::{TarReader, header};
 
-/// An archive that is being read. All its stages end with it.
+/// An object that is being read. All its stages end with it.
 pub(crate) struct Reading {
-    /// Its entries. The caller takes every one.
-    pub(crate) entries: TarReader<Limited<Input>>,
+    /// What is in it. The caller reads it to its end.
+    pub(crate) content: Limited<Input>,
+    /// How many bytes that has at least, as far as it is known before.
+    pub(crate) least: u64,
     pub(crate) begun: Instant,
+    /// What an archive of our own says of its entries, and whether they were compared with it.
+    index: Option<IndexReader>,
+    indexed: bool,
     format: Format,
     _stop: DropGuard,
     _share: Share,
@@ -35,23 +40,82 @@ pub(crate) struct Reading {
 /// What was read, to its end.
 pub(crate) struct Read {
     pub(crate) format: Format,
-    pub(crate) entries: u64,
     pub(crate) verified: Verified,
     /// SHA-256 of the stored object, in hexadecimal.
     pub(crate) sha256: String,
 }
 
+/// Says what `source` is, by the first bytes of what is in it.
+///
+/// Blocks the calling thread, which is none of `runtime`'s workers (that panics). `cancel` ends it
+/// within a second.
+pub fn identify(
+    source: Arc<dyn Source>,
+    options: &Options,
+    cancel: &CancellationToken,
+    runtime: &Handle,
+) -> Result<Format, RestoreError> {
+    // More would only be thrown away.
+    let mut options = options.clone();
+    options.fetching.parallel = 1;
+    let progress = Arc::default();
+    let (mut reading, seen) = Reading::open(source, &options, 0, &progress, cancel, runtime)?;
+    reading.format.content = match seen {
+        Seen::Other => Content::Raw,
+        Seen::Foreign(name) => return Err(not_an_archive(format!("it is {name}"))),
+        Seen::Tar | Seen::Nothing => Content::Tar,
+    };
+    Ok(reading.format)
+}
+
 impl Reading {
-    /// Begins to read `source`, with `memory` bytes of the budget for what the caller does itself.
-    /// Blocks, so never on one of `runtime`'s workers.
+    /// Begins to read `source`, which is to have such content, with `memory` bytes of the budget for what
+    /// the caller does itself. Blocks, so never on one of `runtime`'s workers.
     pub(crate) fn begin(
         source: Arc<dyn Source>,
+        content: Content,
         options: &Options,
         memory: u64,
         progress: &Arc<Progress>,
         cancel: &CancellationToken,
         runtime: &Handle,
     ) -> Result<Self, RestoreError> {
+        let (mut reading, seen) = Self::open(source, options, memory, progress, cancel, runtime)?;
+        reading.format.content = content;
+        let compressed = reading.format.compression != Compression::None;
+        let what = if compressed {
+            "what is compressed in it"
+        } else {
+            "it"
+        };
+        let start = reading.content.fill()?;
+        let block = start.len() >= header::BLOCK;
+        let start = format::beginning(start);
+        match (content, seen) {
+            (Content::Tar, Seen::Tar) | (Content::Raw, Seen::Nothing | Seen::Other) => Ok(reading),
+            // Whether it has an end, its reader will tell.
+            (Content::Tar, Seen::Nothing) if compressed || block => Ok(reading),
+            (Content::Tar, Seen::Nothing | Seen::Other) if compressed => {
+                Err(not_an_archive(format!("{what} is not a tar archive")))
+            }
+            (Content::Tar, Seen::Nothing | Seen::Other) => {
+                Err(not_an_archive(format!("{what} {start}")))
+            }
+            (Content::Tar, Seen::Foreign(name)) => Err(not_an_archive(format!("{what} is {name}"))),
+            (Content::Raw, Seen::Tar) => Err(not_an_image(format!("{what} is a tar archive"))),
+            (Content::Raw, Seen::Foreign(name)) => Err(not_an_image(format!("{what} is {name}"))),
+        }
+    }
+
+    /// Starts the stages, and looks at what they give first.
+    fn open(
+        source: Arc<dyn Source>,
+        options: &Options,
+        memory: u64,
+        progress: &Arc<Progress>,
+        cancel: &CancellationToken,
+        runtime: &Handle,
+    ) -> Result<(Self, Seen), RestoreError> {
         let begun = Instant::now();
         let length = source.length();
         progress.begin(length);
@@ -61,7 +125,12 @@ impl Reading {
             });
         }
         // The whole share at once, before anything else is held.
-        let fixed = decode::MEMORY + index::reader::MEMORY + memory;
+        let decryption = if options.identities.is_empty() {
+            0
+        } else {
+            decode::DECRYPTION
+        };
+        let fixed = decode::MEMORY + index::reader::MEMORY + decryption + memory;
         let fetching = options
             .fetching
             .clone()
@@ -75,48 +144,70 @@ impl Reading {
         let counted = Arc::clone(progress);
         let asking = fetching.clone();
         let object = Arc::clone(&source);
-        let mut fetched = fetch::start(object, fetching, counted, stop.clone(), runtime);
-        let start = fetched.fill()?;
-        let format = Format::detect(&start[..start.len().min(format::LOOK)])
-            .map_err(|found| RestoreError::NotAnArchive { found })?;
+        let fetched = fetch::start(object, fetching, counted, stop.clone(), runtime);
+        let mut input = Input::Fetched(Box::new(fetched));
         let means = Means {
             budget: Arc::clone(&options.budget),
             window_max: WINDOW_MAX,
             cancel: stop,
             runtime: runtime.clone(),
         };
-        let index = if format == Format::TarZstd {
+        let limits = options.limits.clone();
+        let encrypted = format::is_encrypted(input.fill()?);
+        if encrypted {
+            input = decode::decrypt(input, &options.identities, limits.work_factor, &means)?;
+        }
+        let start = input.fill()?;
+        let compression = Compression::detect(start);
+        let least = match compression {
+            Compression::None if !encrypted => length,
+            Compression::Zstd => decode::declared_content(start),
+            _ => 0,
+        };
+        let index = if compression == Compression::Zstd && !encrypted {
             IndexReader::find(source, &asking, progress, means.clone())?
         } else {
             None
         };
-        let limits = options.limits.clone();
-        let decoded = decode::start(format, Input::Fetched(Box::new(fetched)), means)?;
-        let unpacked = Limited::new(decoded, limits.clone(), Arc::clone(progress));
-        let mut entries = TarReader::new(unpacked, limits);
-        if let Some(index) = index {
-            entries.check_against(index);
-        }
-        Ok(Self {
-            entries,
+        let decoded = decode::start(compression, input, means)?;
+        let mut content = Limited::new(decoded, limits, Arc::clone(progress));
+        let seen = Seen::detect(content.fill()?);
+        let format = Format {
+            content: Content::Raw,
+            compression,
+            encrypted,
+        };
+        let reading = Self {
+            content,
+            least,
+            index,
+            indexed: false,
             begun,
             format,
             _stop: guard,
             _share: share,
-        })
+        };
+        Ok((reading, seen))
     }
 
-    /// After the last entry: whether that was an archive, and the right one.
-    pub(crate) fn end(self, options: &Options) -> Result<Read, RestoreError> {
-        let entries = self.entries.entries();
-        if entries == 0 {
-            return Err(RestoreError::ArchiveEmpty {
-                found: "it is an archive without entries",
-            });
+    /// The entries of a tar archive, compared with its index where it has one.
+    pub(crate) fn entries(&mut self, options: &Options) -> TarReader<&mut Limited<Input>> {
+        let mut entries = TarReader::new(&mut self.content, options.limits.clone());
+        if let Some(index) = self.index.take() {
+            entries.check_against(index);
+            self.indexed = true;
         }
-        let indexed = self.entries.has_index();
-        let finished = self.entries.into_stream().into_inner().finished();
-        let finished = finished.ok_or_else(decode::lost_thread)?;
+        entries
+    }
+
+    /// After the last byte: whether it was the right one.
+    pub(crate) fn end(self, options: &Options) -> Result<Read, RestoreError> {
+        let finished = self.content.into_inner().finished();
+        let mut finished = finished.ok_or_else(decode::lost_thread)?;
+        if self.format.encrypted {
+            // age authenticates every byte.
+            finished.verified = finished.verified.max(Verified::Stream);
+        }
         let sha256 = hex::encode(finished.digest);
         let verified = match options.sha256 {
             Some(expected) if expected == finished.digest => Verified::Sha256,
@@ -127,7 +218,7 @@ impl Reading {
                 });
             }
             // What the digests do not cover, such as owners, the format's own sums have to.
-            None if indexed && finished.verified == Verified::Stream => Verified::PerFile,
+            None if self.indexed && finished.verified == Verified::Stream => Verified::PerFile,
             None => finished.verified,
         };
         if verified < options.required {
@@ -138,9 +229,16 @@ impl Reading {
         }
         Ok(Read {
             format: self.format,
-            entries,
             verified,
             sha256,
         })
     }
+}
+
+fn not_an_archive(found: String) -> RestoreError {
+    RestoreError::NotAnArchive { found }
+}
+
+fn not_an_image(found: String) -> RestoreError {
+    RestoreError::NotAnImage { found }
 }

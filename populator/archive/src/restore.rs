@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::RestoreError;
+use crate::format::Content;
 use crate::options::{Existing, Options};
 use crate::outcome::Outcome;
 use crate::progress::Progress;
@@ -19,11 +20,14 @@ mod choice;
 mod content;
 mod crew;
 mod directories;
+mod image;
 mod metadata;
 mod pending;
 mod place;
 mod root;
 mod writer;
+
+pub use image::{ImageOutcome, restore_image};
 
 /// Restores the archive `source` into `directory`, which is empty but for `lost+found` unless the
 /// options allow more.
@@ -43,28 +47,28 @@ pub fn restore(
 ) -> Result<Outcome, RestoreError> {
     let root = Root::new(directory, options)?;
     let memory = content::MEMORY + crew::MEMORY;
-    let mut reading = Reading::begin(source, options, memory, progress, cancel, runtime)?;
+    let tar = Content::Tar;
+    let mut reading = Reading::begin(source, tar, options, memory, progress, cancel, runtime)?;
+    let mut reader = reading.entries(options);
     let mut writer = Writer::new(root, options, progress, cancel)?;
-    while let Some(entry) = reading.entries.next_entry()? {
+    while let Some(entry) = reader.next_entry()? {
         if cancel.is_cancelled() {
             return Err(RestoreError::Cancelled);
         }
-        writer.entry(&entry, &mut reading.entries)?;
+        writer.entry(&entry, &mut reader)?;
         progress.add_entry();
     }
-    let begun = reading.begun;
+    let (entries, begun) = (reader.entries(), reading.begun);
     let read = reading.end(options)?;
-    if writer.counts.left_out == read.entries && options.existing != Existing::Keep {
-        return Err(RestoreError::NothingSelected {
-            entries: read.entries,
-        });
+    if writer.counts.left_out == entries && options.existing != Existing::Keep {
+        return Err(RestoreError::NothingSelected { entries });
     }
     let (counts, lost, omitted) = writer.finish()?;
 
     let seen = progress.snapshot();
     Ok(Outcome {
         format: read.format,
-        entries: read.entries,
+        entries,
         files: counts.files,
         directories: counts.directories,
         links: counts.links,
@@ -91,7 +95,8 @@ mod tests {
         const FIXED: u64 = decode::MEMORY + content::MEMORY + crew::MEMORY;
         let usual = FIXED + Fetching::default().within(Budget::DEFAULT - FIXED).memory();
         assert!(4 * usual <= Budget::DEFAULT, "{usual}");
-        let least = FIXED + Fetching::default().within(Budget::MIN - FIXED).memory();
+        let all = FIXED + decode::DECRYPTION;
+        let least = all + Fetching::default().within(Budget::MIN - all).memory();
         assert!(least <= Budget::MIN, "{least}");
     }
 }

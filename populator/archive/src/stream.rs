@@ -75,7 +75,7 @@ pub(crate) trait Stream {
     }
 }
 
-impl<S: Stream + ?Sized> Stream for Box<S> {
+impl<S: Stream + ?Sized> Stream for &mut S {
     fn fill(&mut self) -> Result<&[u8], RestoreError> {
         (**self).fill()
     }

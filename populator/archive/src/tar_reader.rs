@@ -92,6 +92,10 @@ impl<S: Stream> TarReader<S> {
                 if extended.bytes > 0 {
                     return Err(RestoreError::corrupt("its last header belongs to no entry"));
                 }
+                if self.entries == 0 {
+                    let found = "it is an archive without entries";
+                    return Err(RestoreError::ArchiveEmpty { found });
+                }
                 if let Some(ledger) = &mut self.ledger {
                     ledger.index.finish()?;
                 }
@@ -178,10 +182,6 @@ impl<S: Stream> TarReader<S> {
         self.entries
     }
 
-    pub(crate) fn into_stream(self) -> S {
-        self.stream
-    }
-
     /// Whether the data of the current entry, if they were used, are those that the index says.
     fn check_data(&mut self) -> Result<(), RestoreError> {
         let Some(ledger) = &mut self.ledger else {
@@ -249,10 +249,6 @@ impl<S: Stream> TarReader<S> {
         }
         if block.sum_is_right() {
             return Ok(Some(block));
-        }
-        if position == 0 {
-            let found = "what is compressed in it is not a tar archive".to_owned();
-            return Err(RestoreError::NotAnArchive { found });
         }
         Err(RestoreError::corrupt(format!(
             "at byte {position} of the unpacked archive, after {}, is no valid header",

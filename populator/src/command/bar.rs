@@ -26,7 +26,10 @@ impl Bar {
                 ticks.tick().await;
                 let seen = progress.snapshot();
                 shown.set_position(seen.consumed);
-                shown.set_message(format!("{} entries", seen.entries));
+                // An image has none.
+                if seen.entries > 0 {
+                    shown.set_message(format!("{} entries", seen.entries));
+                }
             }
         });
         Self {

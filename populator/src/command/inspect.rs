@@ -3,14 +3,14 @@
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 
-use archive::{Budget, Format, Listed, Options, Progress, Source as _, SourceError};
+use archive::{Budget, Listed, Options, Progress, Source as _};
 use clap::Args;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::CommandError;
+use super::keys::Keys;
 use super::place::Place;
-use crate::store::OpenError;
 use crate::units;
 
 /// What to look at.
@@ -18,6 +18,9 @@ use crate::units;
 pub struct Inspect {
     #[command(flatten)]
     place: Place,
+
+    #[command(flatten)]
+    keys: Keys,
 
     /// List the entries too, as `tar --list --verbose --numeric-owner --utc` does. All of the archive
     /// is read for it
@@ -35,13 +38,16 @@ pub async fn inspect(wanted: Inspect, stop: CancellationToken) -> Result<(), Com
 }
 
 async fn look(wanted: Inspect, stop: CancellationToken) -> Result<(), CommandError> {
+    let options = wanted
+        .keys
+        .add_to(Options::new(Budget::new(Budget::DEFAULT)))?;
     let object = Arc::new(wanted.place.open().await?);
-    let refused = |error: SourceError| OpenError::Refused {
-        url: wanted.place.url.clone(),
-        why: error.to_string(),
-    };
-    let start = object.read_at(0..object.length().min(512)).await;
-    let start = start.map_err(refused)?;
+    let (runtime, source) = (Handle::current(), Arc::clone(&object));
+    let (chosen, given_up) = (options.clone(), stop.clone());
+    let identifying = tokio::task::spawn_blocking(move || {
+        archive::identify(source, &chosen, &given_up, &runtime)
+    });
+    let identified = identifying.await?;
     let mut out = io::stdout();
     writeln!(out, "url: {}", wanted.place.url)?;
     writeln!(
@@ -50,9 +56,8 @@ async fn look(wanted: Inspect, stop: CancellationToken) -> Result<(), CommandErr
         units::bytes(object.length()),
         object.length()
     )?;
-    match Format::detect(&start) {
-        Ok(format) => writeln!(out, "format: {format}")?,
-        Err(found) => writeln!(out, "format: none that can be restored, {found}")?,
+    if let Ok(format) = &identified {
+        writeln!(out, "format: {format}")?;
     }
     for (what, value) in [("etag", object.etag()), ("version", object.version())] {
         if let Some(value) = value {
@@ -60,12 +65,12 @@ async fn look(wanted: Inspect, stop: CancellationToken) -> Result<(), CommandErr
         }
     }
     writeln!(out, "modified: {}", object.modified())?;
+    identified?;
     if !wanted.list {
         return Ok(());
     }
     let runtime = Handle::current();
     let listing = tokio::task::spawn_blocking(move || {
-        let options = Options::new(Budget::new(Budget::DEFAULT));
         let progress = Arc::new(Progress::default());
         let mut out = BufWriter::new(io::stdout().lock());
         let mut printed = Ok(());

@@ -1,11 +1,12 @@
-//! `populator restore`: an archive into a directory.
+//! `populator restore`: an archive into a directory, or the image of a disk onto one.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use archive::{
     Devices, Existing, Losses, Options, Outcome, Progress, RestoreError, Selection, Source as _,
@@ -17,10 +18,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::CommandError;
 use super::bar::Bar;
+use super::keys::Keys;
 use super::owners::Owners;
 use super::place::Place;
 use super::settings::Settings;
 use crate::units;
+
+mod image;
 
 /// What to restore, and where to.
 #[derive(Args, Debug)]
@@ -28,11 +32,19 @@ pub struct Restore {
     #[command(flatten)]
     place: Place,
 
-    /// An empty directory (`lost+found` apart); made, for root alone, where it is missing
-    directory: PathBuf,
+    /// An empty directory (`lost+found` apart); made, for root alone, where it is missing. Or a block
+    /// device, onto which the image of a disk is written; nothing else may use it
+    target: PathBuf,
+
+    /// The target is a file, made for root alone, into which the image of a disk is written
+    #[arg(long)]
+    image: bool,
 
     #[command(flatten)]
     settings: Settings,
+
+    #[command(flatten)]
+    keys: Keys,
 
     /// Restore only what this glob matches, such as `data/**/*.db`; a directory stands for all that is
     /// beneath it. Several are allowed
@@ -110,14 +122,38 @@ impl Restore {
         self.owners.choose(&mut options)?;
         Ok(options)
     }
+
+    /// The first flag that makes no sense for an image.
+    fn about_entries(&self) -> Option<&'static str> {
+        let given = [
+            (!self.include.is_empty(), "--include"),
+            (!self.exclude.is_empty(), "--exclude"),
+            (!self.sub_path.is_empty(), "--sub-path"),
+            (self.strip_components > 0, "--strip-components"),
+            (self.existing == ExistingFiles::Keep, "--existing keep"),
+            (self.devices, "--devices"),
+            (self.strict, "--strict"),
+        ];
+        given.iter().find(|(is, _)| *is).map(|(_, flag)| *flag)
+    }
 }
 
 /// Restores all of it, durably, or fails.
 pub async fn restore(wanted: Restore, stop: CancellationToken) -> Result<(), CommandError> {
-    let options = wanted.options()?;
+    let is_device =
+        std::fs::metadata(&wanted.target).is_ok_and(|target| target.file_type().is_block_device());
+    if is_device || wanted.image {
+        image::restore(wanted, is_device, stop).await
+    } else {
+        entries(wanted, stop).await
+    }
+}
+
+async fn entries(wanted: Restore, stop: CancellationToken) -> Result<(), CommandError> {
+    let options = wanted.keys.add_to(wanted.options()?)?;
     let object = Arc::new(wanted.place.open().await?);
-    let directory = open(&wanted.directory).map_err(|source| CommandError::Directory {
-        path: wanted.directory.clone(),
+    let directory = open(&wanted.target).map_err(|source| CommandError::Directory {
+        path: wanted.target.clone(),
         source,
     })?;
     let progress = Arc::new(Progress::default());
@@ -140,7 +176,7 @@ pub async fn restore(wanted: Restore, stop: CancellationToken) -> Result<(), Com
         begun: !matches!(source, RestoreError::VolumeNotEmpty { .. })
             && counted.snapshot().entries > 0,
         source,
-        directory: wanted.directory.clone(),
+        target: wanted.target.clone(),
     })?;
     Ok(tell(&wanted, &outcome, &mut io::stdout())?)
 }
@@ -158,23 +194,28 @@ fn open(path: &PathBuf) -> io::Result<File> {
     }
 }
 
-fn tell(wanted: &Restore, outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
-    let seconds = outcome.elapsed.as_secs_f64().max(1e-9);
+/// The first line of what is told.
+fn done(wanted: &Restore, written: u64, took: Duration, out: &mut impl Write) -> io::Result<()> {
+    let seconds = took.as_secs_f64().max(1e-9);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         clippy::cast_precision_loss,
         reason = "for people"
     )]
-    let rate = (outcome.bytes_written as f64 / seconds) as u64;
+    let rate = (written as f64 / seconds) as u64;
     writeln!(
         out,
         "restored {} into {}: {} in {seconds:.1} s ({})",
         wanted.place.url,
-        wanted.directory.display(),
-        units::bytes(outcome.bytes_written),
+        wanted.target.display(),
+        units::bytes(written),
         units::rate(rate),
-    )?;
+    )
+}
+
+fn tell(wanted: &Restore, outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
+    done(wanted, outcome.bytes_written, outcome.elapsed, out)?;
     writeln!(
         out,
         "  {}, {} entries: {} files, {} directories, {} links",

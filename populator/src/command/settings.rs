@@ -76,6 +76,7 @@ impl Settings {
             headers: self.max_headers.unwrap_or(default.headers),
             unpacked: self.max_unpacked.unwrap_or(default.unpacked),
             ratio: self.max_ratio.unwrap_or(default.ratio),
+            ..default
         }
     }
 }
@@ -93,8 +94,8 @@ fn sha256(text: &str) -> Result<[u8; 32], String> {
 
 pub(super) fn memory(text: &str) -> Result<u64, String> {
     units::quantity(text)
-        .filter(|bytes| *bytes >= 8 << 20)
-        .ok_or_else(|| "it must be a quantity of at least 8Mi, for example 64Mi".to_owned())
+        .filter(|bytes| *bytes >= 9 << 20)
+        .ok_or_else(|| "it must be a quantity of at least 9Mi, for example 64Mi".to_owned())
 }
 
 #[cfg(test)]

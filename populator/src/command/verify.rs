@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::CommandError;
 use super::bar::Bar;
+use super::keys::Keys;
 use super::place::Place;
 use super::settings::Settings;
 use crate::units;
@@ -22,12 +23,15 @@ pub struct Verify {
 
     #[command(flatten)]
     settings: Settings,
+
+    #[command(flatten)]
+    keys: Keys,
 }
 
 /// Reads all of it and checks whatever can be checked.
 pub async fn verify(wanted: Verify, stop: CancellationToken) -> Result<(), CommandError> {
+    let options = wanted.keys.add_to(wanted.settings.options())?;
     let object = Arc::new(wanted.place.open().await?);
-    let options = wanted.settings.options();
     let progress = Arc::new(Progress::default());
     let bar = Bar::start(&progress, object.length());
     let runtime = Handle::current();

@@ -200,7 +200,7 @@ impl Zstd {
     }
 
     /// A part of the frame that is decoded as a stream; 0 at its end.
-    fn from_stream(&mut self, output: &mut [u8]) -> Result<usize, RestoreError> {
+    fn streamed(&mut self, output: &mut [u8]) -> Result<usize, RestoreError> {
         while let Some(frame) = &mut self.stream {
             let input = &mut self.input;
             let position = input.position();
@@ -302,7 +302,7 @@ impl Decoder for Zstd {
             } else if let Some(ready) = self.next_ahead()? {
                 self.current = Some((ready, 0));
             } else if self.stream.is_some() {
-                let count = self.from_stream(output)?;
+                let count = self.streamed(output)?;
                 if count > 0 {
                     return Ok(count);
                 }
@@ -332,6 +332,19 @@ fn header_length(descriptor: u8) -> usize {
         _ => 8,
     };
     5 + usize::from(!single) + dictionary + content
+}
+
+/// How many bytes the first frame unpacks to, if its header is there and says so; otherwise 0.
+pub(crate) fn declared_content(start: &[u8]) -> u64 {
+    let header = start
+        .get(4)
+        .and_then(|descriptor| start.get(..header_length(*descriptor)));
+    match header {
+        Some(header) if header.starts_with(&MAGIC.to_le_bytes()) => {
+            declared(header).content.unwrap_or(0)
+        }
+        _ => 0,
+    }
 }
 
 /// Reads a complete header.

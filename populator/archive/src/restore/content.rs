@@ -21,17 +21,17 @@ use crate::stream::Stream;
 use crate::tar_reader::TarReader;
 
 /// Bytes in a direct write of a large file, and the size from which a file is one.
-const DIRECT: usize = 1 << 20;
+pub(super) const DIRECT: usize = 1 << 20;
 
 /// The size from which a file that is written in one piece is written directly.
 const DIRECT_SMALL: usize = 64 << 10;
 
 /// What the buffer and every direct write are aligned to: a page, and the blocks of every volume that
 /// has no larger ones.
-const ALIGNMENT: usize = 4096;
+pub(super) const ALIGNMENT: usize = 4096;
 
 /// Bytes of a large file that may be dirty in the page cache before they are written out.
-const DIRTY_MAX: u64 = 8 << 20;
+pub(super) const DIRTY_MAX: u64 = 8 << 20;
 
 /// Bytes of memory the stage takes.
 pub(super) const MEMORY: u64 = (DIRECT + ALIGNMENT) as u64;
@@ -264,7 +264,7 @@ impl<'a> Content<'a> {
 }
 
 /// Whether direct writes fit this file's alignment; if so, makes them the file's way.
-fn may_be_direct(file: BorrowedFd<'_>) -> bool {
+pub(super) fn may_be_direct(file: BorrowedFd<'_>) -> bool {
     let fits = match statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) {
         Ok(found) if found.stx_mask & StatxFlags::DIOALIGN.bits() != 0 => {
             let fits = |alignment: u32| (1..=ALIGNMENT).contains(&(alignment as usize));
@@ -292,7 +292,11 @@ fn fill(reader: &mut TarReader<impl Stream>, buffer: &mut [u8]) -> Result<usize,
     Ok(filled)
 }
 
-fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
+pub(super) fn write_all(
+    file: BorrowedFd<'_>,
+    mut bytes: &[u8],
+    mut offset: u64,
+) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match pwrite(file, bytes, offset) {
             Ok(0) => return Err(Errno::IO),
@@ -308,7 +312,7 @@ fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> Result<
 }
 
 /// Writes the file's dirty pages out and lets them go.
-fn write_out(file: BorrowedFd<'_>) -> Result<(), Errno> {
+pub(super) fn write_out(file: BorrowedFd<'_>) -> Result<(), Errno> {
     retry_on_intr(|| fdatasync(file))?;
     let to_the_end = None;
     fadvise(file, 0, to_the_end, Advice::DontNeed)

@@ -140,7 +140,7 @@ fn frames_that_lie() {
     }
     // Empty blocks without end, in a frame that says that it has one byte.
     let mut endless = b"\x28\xb5\x2f\xfd\x20\x01".to_vec();
-    endless.extend([0; 3 * 200_000]);
+    endless.extend(vec![0; 3 * 200_000]);
     assert_eq!(failure(endless).0, "ArchiveTruncated");
     // A block of the type that there is not.
     let reserved = b"\x28\xb5\x2f\xfd\x20\x01\x07\0\0".to_vec();

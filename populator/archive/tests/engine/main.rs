@@ -7,9 +7,11 @@
 
 mod compare;
 mod compressions;
+mod encryption;
 mod faults;
 mod forged;
 mod hostile;
+mod image;
 mod integrity;
 mod limits;
 mod order;

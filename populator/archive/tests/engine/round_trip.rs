@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use archive::{Format, Outcome, Verified};
+use archive::{Outcome, Verified};
 
 use crate::compare::assert_same;
 use crate::pack::{self, ALL, Compression, compress, filter};
@@ -35,14 +35,15 @@ fn round_trips(limits: Limits, seed: u64, options: &[&str]) {
     for compression in ALL {
         let outcome = round_trip(original.path(), &compress(compression, &plain));
         let (format, verified) = match compression {
-            Compression::None => (Format::Tar, Verified::None),
-            Compression::Gzip => (Format::TarGzip, Verified::Stream),
-            Compression::Zstd => (Format::TarZstd, Verified::Stream),
-            Compression::Xz => (Format::TarXz, Verified::Stream),
-            Compression::Bzip2 => (Format::TarBzip2, Verified::Stream),
-            Compression::Lz4 => (Format::TarLz4, Verified::Stream),
+            Compression::None => ("tar", Verified::None),
+            Compression::Gzip => ("tar.gz", Verified::Stream),
+            Compression::Zstd => ("tar.zst", Verified::Stream),
+            Compression::Xz => ("tar.xz", Verified::Stream),
+            Compression::Bzip2 => ("tar.bz2", Verified::Stream),
+            Compression::Lz4 => ("tar.lz4", Verified::Stream),
         };
-        assert_eq!((outcome.format, outcome.verified), (format, verified));
+        assert_eq!(outcome.format.to_string(), format);
+        assert_eq!(outcome.verified, verified, "{format}");
     }
 }
 
@@ -52,11 +53,8 @@ fn round_trip(original: &Path, object: &[u8]) -> Outcome {
     assert_same(original, to.path());
     assert!(outcome.lost.is_empty(), "{:?}", outcome.lost);
     // The end of a zstd file is looked at first: there may be an index.
-    let looked_at = if outcome.format == Format::TarZstd {
-        21
-    } else {
-        0
-    };
+    let is_zstd = outcome.format.compression == archive::Compression::Zstd;
+    let looked_at = if is_zstd { 21 } else { 0 };
     assert_eq!(outcome.bytes_fetched, object.len() as u64 + looked_at);
     let sum = filter("sha256sum", &[], object);
     assert_eq!(outcome.sha256.as_bytes(), &sum[..64]);
