@@ -79,6 +79,7 @@ fn add(suite: &mut Suite, shared: Option<&Arc<Shared>>) {
         what_is_there_is_refused_kept_or_replaced,
         a_store_that_fails_for_a_while,
         what_cannot_be_restored_is_said,
+        what_is_packed_comes_back,
     );
 }
 
@@ -402,5 +403,49 @@ async fn what_cannot_be_restored_is_said(shared: &Shared) -> Result<()> {
         &["restore", archive, file.to_str().context("UTF-8")?],
     )?;
     ensure!(said.contains("directory"), "{said}");
+    Ok(())
+}
+
+async fn what_is_packed_comes_back(shared: &Shared) -> Result<()> {
+    let original = shared.original.to_str().context("UTF-8")?;
+    let url = format!("s3://{BUCKET}/packed.tar.zst");
+    let said = success(shared, &["pack", original, &url])?;
+    let sum = |said: &str| -> Option<String> {
+        let line = said.lines().find_map(|line| line.split_once("sha256: "))?;
+        Some(line.1.to_owned())
+    };
+    let packed = sum(&said).with_context(|| said.clone())?;
+    let to = TempDir::new()?;
+    let target = to.path().to_str().context("UTF-8")?;
+    let required = ["--require-verified", "per-file"];
+    let said = success(
+        shared,
+        &[&["restore", &url, target], &required[..]].concat(),
+    )?;
+    ensure!(said.contains("verified: PerFile"), "{said}");
+    ensure!(sum(&said).as_ref() == Some(&packed), "{said}");
+    same(shared, to.path())?;
+    // The same tree gives the same object, as a file too; what is there is not lost by mistake.
+    let said = failure(shared, &["pack", target, &url])?;
+    ensure!(said.contains("is there already"), "{said}");
+    let said = success(shared, &["pack", target, &url, "--overwrite"])?;
+    ensure!(sum(&said).as_ref() == Some(&packed), "{said}");
+    let file = to.path().join("../packed-again.tar.zst");
+    let file = file.to_str().context("UTF-8")?;
+    let said = success(shared, &["pack", original, file, "--overwrite"])?;
+    let by_sha256sum = tests::command::run(Command::new("sha256sum").arg(file))?;
+    fs::remove_file(file)?;
+    ensure!(by_sha256sum.starts_with(&packed), "{said} {by_sha256sum}");
+    for (words, expected) in [
+        (["pack", "/nowhere", &url], "/nowhere"),
+        (
+            ["pack", original, "s3://no-such-bucket/x"],
+            "no-such-bucket",
+        ),
+        (["pack", original, "/nowhere/x"], "/nowhere/x"),
+    ] {
+        let said = failure(shared, &words)?;
+        ensure!(said.contains(expected), "{said}");
+    }
     Ok(())
 }
