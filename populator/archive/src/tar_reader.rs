@@ -110,6 +110,12 @@ impl<S: Stream> TarReader<S> {
                     self.global_bytes += block.size()?;
                     let records = self.extended_data(&block, self.global_bytes)?;
                     self.global.read(&records)?;
+                    // Some readers would follow it and others not.
+                    if let Some(key) = self.global.of_one_entry() {
+                        return Err(RestoreError::corrupt(format!(
+                            "the PAX record \"{key}\", which is for one entry, is in a global header"
+                        )));
+                    }
                     extended.pax = self.global.clone();
                 }
                 Type::PaxLocal => {
@@ -308,18 +314,17 @@ impl<S: Stream> TarReader<S> {
             long_link,
             ..
         } = extended;
-        let path = pax
-            .path
-            .clone()
-            .or(long_name)
-            .unwrap_or_else(|| block.name());
+        let path =
+            one_of(pax.path.take(), long_name, || block.name()).map_err(|(one, other)| {
+                RestoreError::corrupt(format!("{one} is called {other} too"))
+            })?;
         let path = pax.sparse.name.clone().unwrap_or(path);
         self.current.clone_from(&path);
-        let target = pax
-            .linkpath
-            .clone()
-            .or(long_link)
-            .unwrap_or_else(|| block.link());
+        let target = one_of(pax.linkpath.take(), long_link, || block.link());
+        let target = target.map_err(|(one, other)| {
+            let path = printable(&path);
+            RestoreError::corrupt(format!("the link {path} points to {one} and to {other}"))
+        })?;
         let stored = if block.kind().is_header_only() {
             0
         } else {
@@ -346,8 +351,8 @@ impl<S: Stream> TarReader<S> {
             Type::Symlink => Kind::Symlink(target),
             Type::HardLink => Kind::HardLink(target),
             Type::Fifo => Kind::Fifo,
-            Type::CharacterDevice => Kind::CharacterDevice(device(block)?),
-            Type::BlockDevice => Kind::BlockDevice(device(block)?),
+            Type::CharacterDevice => Kind::CharacterDevice(device(block, &pax)?),
+            Type::BlockDevice => Kind::BlockDevice(device(block, &pax)?),
             Type::GnuMultiVolume => {
                 let why = "it is the rest of a file from another volume of a multi-volume archive; \
                            make one archive of them";
@@ -364,6 +369,7 @@ impl<S: Stream> TarReader<S> {
                 return Err(RestoreError::refused(&path, why));
             }
         };
+        pax.settle();
         let lost = std::mem::take(&mut pax.lost);
         let names = OwnerNames {
             user: pax.uname.take().unwrap_or_else(|| block.user_name()),
@@ -381,8 +387,21 @@ impl<S: Stream> TarReader<S> {
     }
 }
 
-fn device(block: &Block) -> Result<Device, RestoreError> {
-    let (major, minor) = block.device()?;
+/// What the extended headers say, or the header itself. Those of PAX and GNU may not contradict each
+/// other, since some readers would follow the one and some the other.
+fn one_of(
+    pax: Option<Vec<u8>>,
+    gnu: Option<Vec<u8>>,
+    header: impl FnOnce() -> Vec<u8>,
+) -> Result<Vec<u8>, (String, String)> {
+    match (pax, gnu) {
+        (Some(pax), Some(gnu)) if pax != gnu => Err((printable(&pax), printable(&gnu))),
+        (pax, gnu) => Ok(pax.or(gnu).unwrap_or_else(header)),
+    }
+}
+
+fn device(block: &Block, pax: &Pax) -> Result<Device, RestoreError> {
+    let (major, minor) = block.device((pax.devmajor, pax.devminor))?;
     Ok(Device { major, minor })
 }
 

@@ -233,8 +233,11 @@ impl Block {
         number(&self.header().as_old().mtime)
     }
 
-    /// Major and minor number; v7 has none.
-    pub(super) fn device(&self) -> Result<(u32, u32), RestoreError> {
+    /// Major and minor number; v7 has none. Those that are given otherwise count.
+    pub(super) fn device(
+        &self,
+        given: (Option<u64>, Option<u64>),
+    ) -> Result<(u32, u32), RestoreError> {
         let header = self.header();
         let (major, minor) = match (header.as_ustar(), header.as_gnu()) {
             (Some(ustar), _) => (&ustar.dev_major, &ustar.dev_minor),
@@ -244,12 +247,13 @@ impl Block {
             }
         };
         // What the kernel has: beyond these it would make another device, without a word.
-        let part = |field: &[u8], bits: u32| {
-            let value = unsigned(field)?;
+        let part = |given: Option<u64>, field: &[u8], bits: u32| {
+            let value = given.map_or_else(|| unsigned(field), Ok)?;
             let fitting = u32::try_from(value).ok().filter(|part| part >> bits == 0);
             fitting.ok_or_else(|| format!("its header holds the device number {value}"))
         };
-        Ok((self.named(part(major, 12))?, self.named(part(minor, 20))?))
+        let major = self.named(part(given.0, major, 12))?;
+        Ok((major, self.named(part(given.1, minor, 20))?))
     }
 
     /// The map of an old GNU sparse file: extents, real size, and whether more blocks follow.
@@ -261,7 +265,8 @@ impl Block {
         let mut extents = Vec::new();
         self.named(append(&gnu.sparse, &mut extents))?;
         let size = self.named(unsigned(&gnu.realsize))?;
-        Ok(Some((extents, size, gnu.isextended[0] != 0)))
+        let more = self.named(flag(gnu.isextended[0]))?;
+        Ok(Some((extents, size, more)))
     }
 
     /// The same for a block that continues the map: whether yet another follows.
@@ -269,8 +274,8 @@ impl Block {
         let mut block = GnuExtSparseHeader::new();
         block.as_mut_bytes().copy_from_slice(&self.bytes);
         append(&block.sparse, extents)
-            .map_err(|why| RestoreError::corrupt(format!("the map of a sparse file: {why}")))?;
-        Ok(block.isextended[0] != 0)
+            .and_then(|()| flag(block.isextended[0]))
+            .map_err(|why| RestoreError::corrupt(format!("the map of a sparse file: {why}")))
     }
 }
 
@@ -283,6 +288,15 @@ fn append(fields: &[GnuSparseHeader], extents: &mut Vec<Extent>) -> Result<(), S
         extents.push(Extent { offset, length });
     }
     Ok(())
+}
+
+/// Whether another block of a map follows. Readers differ in what else than 1 means yes.
+fn flag(byte: u8) -> Result<bool, String> {
+    match byte {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(format!("its map goes on or not, by the number {byte}")),
+    }
 }
 
 #[cfg(test)]

@@ -33,9 +33,15 @@ pub(super) struct Pax {
     pub(super) gid: Option<u64>,
     pub(super) uname: Option<Vec<u8>>,
     pub(super) gname: Option<Vec<u8>>,
+    /// Major and minor number of a device, where the header has no room for them.
+    pub(super) devmajor: Option<u64>,
+    pub(super) devminor: Option<u64>,
     pub(super) mtime: Option<Time>,
     pub(super) atime: Option<Time>,
     pub(super) xattrs: Vec<Xattr>,
+    /// Attributes of which the archive has a text that does not say enough: whether they are lost
+    /// is known once all records are.
+    unclear: Vec<&'static [u8]>,
     pub(super) sparse: Sparse,
     /// Kinds of metadata that are there and are not restored.
     pub(super) lost: Vec<String>,
@@ -106,6 +112,8 @@ impl Pax {
             b"gid" => self.gid = number()?,
             b"uname" => self.uname = bytes(),
             b"gname" => self.gname = bytes(),
+            b"SCHILY.devmajor" => self.devmajor = number()?,
+            b"SCHILY.devminor" => self.devminor = number()?,
             b"mtime" => self.mtime = time()?,
             b"atime" => self.atime = time()?,
             b"GNU.sparse.major" => self.sparse.major = number()?,
@@ -173,13 +181,18 @@ impl Pax {
             b"SCHILY.acl.default" => Some(acl::DEFAULT),
             _ => None,
         };
-        if let Some(name) = acl
-            && let Some(value) = acl::from_text(value)
-        {
-            return self.set_xattr(name, &value);
+        if let Some(name) = acl {
+            return match acl::from_text(value) {
+                Some(value) => self.set_xattr(name, &value),
+                None => {
+                    if !self.unclear.contains(&name) {
+                        self.unclear.push(name);
+                    }
+                    Ok(())
+                }
+            };
         }
         self.lose(match key {
-            b"SCHILY.acl.access" | b"SCHILY.acl.default" => "POSIX ACL".to_owned(),
             b"SCHILY.acl.ace" => "NFSv4 ACL".to_owned(),
             b"SCHILY.fflags" => "file flags".to_owned(),
             // Names are bytes here, and those two say so.
@@ -197,6 +210,29 @@ impl Pax {
         let name: Vec<u8> = percent_decode(name).collect();
         let value = BASE64.decode(value).map_err(|_| ())?;
         self.set_xattr(&name, &value)
+    }
+
+    /// Called with the last record: GNU tar gives an ACL by names, and again as the attribute that it
+    /// is, so that one is lost only where the other is missing.
+    pub(super) fn settle(&mut self) {
+        let unclear = std::mem::take(&mut self.unclear);
+        let known = |name: &[u8]| self.xattrs.iter().any(|xattr| xattr.name == name);
+        if unclear.into_iter().any(|name| !known(name)) {
+            self.lose("POSIX ACL".to_owned());
+        }
+    }
+
+    /// What only one entry can have, as far as there is any.
+    pub(super) fn of_one_entry(&self) -> Option<&'static str> {
+        let given = [
+            ("path", self.path.is_some()),
+            ("linkpath", self.linkpath.is_some()),
+            ("size", self.size.is_some()),
+            ("GNU.sparse", self.sparse.is_sparse()),
+        ];
+        given
+            .into_iter()
+            .find_map(|(key, given)| given.then_some(key))
     }
 
     fn lose(&mut self, kind: String) {
@@ -360,12 +396,21 @@ mod tests {
 
     #[test]
     fn what_is_not_restored_is_named_once() {
-        let pax = pax(
+        let mut all = pax(
             b"26 SCHILY.acl.access=u::r\n26 SCHILY.acl.access=u::w\n16 SCHILY.dev=1\n\
-                        12 X.y=zzzz\n",
+                        12 X.y=zzzz\n12 X.y=zzzz\n",
         )
         .unwrap();
-        assert_eq!(pax.lost, ["POSIX ACL", "PAX record \"X.y\""]);
+        all.settle();
+        assert_eq!(all.lost, ["PAX record \"X.y\"", "POSIX ACL"]);
+        // Said again in full, before or after.
+        let attribute = "41 SCHILY.xattr.system.posix_acl_access=\n";
+        let text = "26 SCHILY.acl.access=u::r\n";
+        for records in [[attribute, text].concat(), [text, attribute].concat()] {
+            let mut all = pax(records.as_bytes()).unwrap();
+            all.settle();
+            assert!(all.lost.is_empty(), "{:?}", all.lost);
+        }
     }
 
     /// Comparing each with all others must come to an end.
