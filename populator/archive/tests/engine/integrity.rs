@@ -7,6 +7,7 @@ use crate::tree::{self, Limits};
 
 const LIMITS: Limits = Limits {
     rich: true,
+    devices: false,
     path: 300,
     fifos: true,
     large_ids: true,

@@ -12,6 +12,7 @@ use crate::tree::{self, Limits};
 
 const PAX: Limits = Limits {
     rich: true,
+    devices: false,
     path: 2000,
     fifos: true,
     large_ids: true,

@@ -7,7 +7,8 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, mknodat, setxattr, utimensat,
+    AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, lsetxattr, makedev, mknodat,
+    setxattr, utimensat,
 };
 
 use crate::support::Random;
@@ -15,8 +16,10 @@ use crate::support::Random;
 /// What the archive format can carry.
 #[derive(Clone, Copy)]
 pub struct Limits {
-    /// Nanoseconds and extended attributes.
+    /// Nanoseconds, extended attributes and ACLs.
     pub rich: bool,
+    /// Device nodes, and attributes and ACLs of what is neither a file nor a directory.
+    pub devices: bool,
     /// The longest path from the root, in bytes.
     pub path: usize,
     pub fifos: bool,
@@ -51,7 +54,7 @@ pub fn make(root: &Path, limits: Limits, seed: u64, entries: usize) {
             continue;
         }
         let full = root.join(&path);
-        match random.below(10) {
+        match random.below(12) {
             0..=1 => {
                 fs::create_dir(&full).unwrap();
                 directories.push(path.clone());
@@ -64,6 +67,16 @@ pub fn make(root: &Path, limits: Limits, seed: u64, entries: usize) {
             3 if !files.is_empty() => {
                 let target = &files[random.index(files.len())];
                 fs::hard_link(root.join(target), &full).unwrap();
+            }
+            10 if limits.devices => {
+                let kind = random.pick(&[FileType::CharacterDevice, FileType::BlockDevice]);
+                let number = makedev(random.pick(&[1, 7, 4095]), random.pick(&[0, 3, 1_048_575]));
+                mknodat(CWD, &full, kind, Mode::RUSR, number).unwrap();
+            }
+            11 => {
+                let (offset, length) = (random.below(6) << 16, random.index(9000));
+                make_sparse(&full, 400_000, &[(offset, random.bytes(length))]);
+                files.push(path.clone());
             }
             4 if limits.fifos => mknodat(CWD, &full, FileType::Fifo, Mode::RUSR, 0).unwrap(),
             _ => {
@@ -114,6 +127,30 @@ fn decorate(path: &Path, limits: Limits, random: &mut Random) {
         setxattr(path, "user.text", b"a value", XattrFlags::empty()).unwrap();
         setxattr(path, "user.bytes", &random.bytes(300), XattrFlags::empty()).unwrap();
     }
+    let plain = kind.is_file() || kind.is_dir();
+    if limits.rich && limits.devices && !plain {
+        let anywhere = "trusted.anywhere";
+        lsetxattr(path, anywhere, &random.bytes(9), XattrFlags::empty()).unwrap();
+    }
+    if limits.rich && kind.is_dir() && random.below(3) == 0 {
+        setxattr(
+            path,
+            "system.posix_acl_default",
+            &acl(random),
+            XattrFlags::empty(),
+        )
+        .unwrap();
+    }
+    let acls = limits.rich && (plain || limits.devices && !kind.is_symlink());
+    if acls && random.below(3) == 0 {
+        setxattr(
+            path,
+            "system.posix_acl_access",
+            &acl(random),
+            XattrFlags::empty(),
+        )
+        .unwrap();
+    }
     if limits.rich && kind.is_file() && random.below(3) == 0 {
         // cap_net_bind_service+ep, revision 2.
         let capability = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
@@ -129,6 +166,30 @@ fn decorate(path: &Path, limits: Limits, random: &mut Random) {
         i64::try_from(random.below(2_000_000_000)).unwrap(),
         nanoseconds,
     );
+}
+
+/// An ACL as the kernel takes it (linux/posix_acl_xattr.h), for a user and a group by number.
+fn acl(random: &mut Random) -> Vec<u8> {
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
+    for (tag, named) in [
+        (1_u16, false),
+        (2, true),
+        (4, false),
+        (8, true),
+        (16, false),
+        (32, false),
+    ] {
+        let permissions = u16::try_from(random.below(8)).unwrap();
+        let id = if named {
+            random.pick(&[7, 1000, 2_000_000_000])
+        } else {
+            u32::MAX
+        };
+        bytes.extend_from_slice(&tag.to_le_bytes());
+        bytes.extend_from_slice(&permissions.to_le_bytes());
+        bytes.extend_from_slice(&id.to_le_bytes());
+    }
+    bytes
 }
 
 /// Sets the time of last modification.
