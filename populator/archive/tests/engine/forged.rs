@@ -18,6 +18,23 @@ impl Forged {
         self
     }
 
+    /// Adds a header without data, after `alter` has had it; its sum is right.
+    pub fn altered(mut self, kind: EntryType, name: &[u8], alter: impl Fn(&mut Header)) -> Self {
+        let mut header = forged_header(kind, name, b"");
+        header.set_size(0);
+        alter(&mut header);
+        header.set_cksum();
+        self.0.extend_from_slice(header.as_bytes());
+        self
+    }
+
+    /// Adds bytes as they are, padded to a block.
+    pub fn raw(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self
+    }
+
     pub fn file(self, name: &str, data: &str) -> Self {
         self.entry(EntryType::Regular, name.as_bytes(), b"", data.as_bytes())
     }

@@ -1,239 +1,302 @@
-//! Archives that mean harm: none writes outside the root, and each error names the entry.
+//! Archives that mean harm, kept in `tests/corpus/hostile`: each gets its error, which names the entry,
+//! or leaves what it should; and none makes or changes anything outside the root.
+//!
+//! The files are written by what is beside this: `HOSTILE_WRITE=1 cargo test -p archive hostile`.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, symlink};
+use std::panic::catch_unwind;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use archive::Devices;
+use archive::{Devices, Outcome, RestoreError};
 use tar::EntryType;
 
+use crate::compare::assert_same;
 use crate::forged::{Forged, forged_header};
-use crate::support::{Memory, failure, options, restore, restore_from};
+use crate::pack;
+use crate::support::{Memory, options, restore, restore_from};
+use crate::tree::set_time;
 
-fn refused(archive: Forged, entry: &str) {
-    let (reason, message) = failure(archive.end());
-    assert_eq!(reason, "EntryRefused", "{message}");
-    assert!(message.contains(entry), "{message}");
+mod headers;
+mod links;
+mod names;
+mod numbers;
+mod sparse;
+
+const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/hostile");
+
+/// What must come of an archive.
+pub enum Fate {
+    /// This reason, and these words in the message.
+    Fails(&'static str, &'static [&'static str]),
+    /// All of this and nothing else, and losses of these kinds.
+    Leaves(&'static [Left], &'static [&'static str]),
+    /// So many entries; too many or too odd to list.
+    Entries(u64),
 }
 
-/// What lies beside the root must stay as it is.
-fn with_neighbour(archive: Forged) -> (Result<archive::Outcome, archive::RestoreError>, String) {
-    let outside = tempfile::tempdir().unwrap();
-    let root = outside.path().join("root");
-    fs::create_dir(&root).unwrap();
-    fs::write(outside.path().join("victim"), "untouched").unwrap();
-    let result = restore(archive.end(), &root);
-    let names: Vec<_> = fs::read_dir(outside.path()).unwrap().collect();
-    assert_eq!(names.len(), 2, "something was made outside");
-    assert_eq!(
-        fs::metadata(outside.path().join("victim")).unwrap().nlink(),
-        1
-    );
-    (
-        result,
-        fs::read_to_string(outside.path().join("victim")).unwrap(),
-    )
+/// A path, and what is there.
+pub type Left = (&'static [u8], What);
+
+/// What is at a path.
+#[derive(Debug, PartialEq, Eq)]
+pub enum What {
+    File(&'static str),
+    Link(&'static str),
+    Directory,
+}
+
+/// An archive of the corpus.
+pub struct Specimen {
+    /// Its name in the folder.
+    pub file: &'static str,
+    pub archive: Vec<u8>,
+    pub fate: Fate,
+}
+
+/// One that fails with this reason.
+pub fn fails(
+    file: &'static str,
+    archive: Forged,
+    reason: &'static str,
+    words: &'static [&'static str],
+) -> Specimen {
+    let fate = Fate::Fails(reason, words);
+    let archive = archive.end();
+    Specimen {
+        file,
+        archive,
+        fate,
+    }
+}
+
+/// One of whose entries one cannot be restored.
+pub fn refused(file: &'static str, archive: Forged, words: &'static [&'static str]) -> Specimen {
+    fails(file, archive, "EntryRefused", words)
+}
+
+/// One that contradicts itself.
+pub fn corrupt(file: &'static str, archive: Forged, words: &'static [&'static str]) -> Specimen {
+    fails(file, archive, "ArchiveCorrupt", words)
+}
+
+/// One that is restored to this.
+pub fn leaves(
+    file: &'static str,
+    archive: Forged,
+    left: &'static [Left],
+    lost: &'static [&'static str],
+) -> Specimen {
+    let fate = Fate::Leaves(left, lost);
+    let archive = archive.end();
+    Specimen {
+        file,
+        archive,
+        fate,
+    }
+}
+
+fn specimens() -> Vec<Specimen> {
+    let all = [
+        names::specimens(),
+        links::specimens(),
+        numbers::specimens(),
+        headers::specimens(),
+        sparse::specimens(),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+/// Files and a folder of which nothing may change, beside an empty root.
+struct Surroundings(tempfile::TempDir);
+
+impl Surroundings {
+    fn new() -> Self {
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("victim"), "untouched").unwrap();
+        fs::create_dir_all(outside.path().join("folder/root")).unwrap();
+        fs::write(outside.path().join("folder/victim"), "untouched").unwrap();
+        symlink("victim", outside.path().join("folder/link")).unwrap();
+        let surroundings = Self(outside);
+        surroundings.reset_times();
+        surroundings
+    }
+
+    fn root(&self) -> PathBuf {
+        self.0.path().join("folder/root")
+    }
+
+    fn reset_times(&self) {
+        for name in [
+            "victim",
+            "folder/victim",
+            "folder/link",
+            "folder/root",
+            "folder",
+            ".",
+        ] {
+            set_time(&self.0.path().join(name), 1_000_000_000, 1);
+        }
+    }
+
+    /// Without what was restored, all is as it was.
+    fn assert_unchanged(self) {
+        // The standard library holds a descriptor for each directory on the way down.
+        pack::output(Command::new("rm").arg("-rf").arg(self.root()));
+        fs::create_dir(self.root()).unwrap();
+        for name in ["folder/root", "folder"] {
+            set_time(&self.0.path().join(name), 1_000_000_000, 1);
+        }
+        let before = Self::new();
+        assert_same(before.0.path(), self.0.path());
+        for path in ["/engine-test-victim", "/tmp/engine-test-victim"] {
+            assert!(fs::symlink_metadata(path).is_err(), "{path} was made");
+        }
+    }
+}
+
+fn check(specimen: &Specimen, result: Result<Outcome, RestoreError>, root: &Path) {
+    let name = specimen.file;
+    match (&specimen.fate, result) {
+        (Fate::Fails(reason, words), Err(error)) => {
+            let said = error.to_string();
+            assert_eq!(error.reason(), *reason, "{name}: {said}");
+            for word in *words {
+                assert!(said.contains(word), "{name}: no {word} in: {said}");
+            }
+            assert!(!said.contains(char::is_control), "{name}: {said}");
+        }
+        (Fate::Leaves(left, lost), Ok(outcome)) => {
+            let mut found = BTreeSet::new();
+            list(root, Path::new(""), &mut found);
+            for (path, what) in *left {
+                let path = Path::new(std::ffi::OsStr::from_bytes(path));
+                assert!(found.remove(path), "{name}: {path:?} is missing");
+                assert_is(name, &root.join(path), what);
+            }
+            assert!(found.is_empty(), "{name}: {found:?}");
+            let kinds: Vec<_> = outcome.lost.iter().map(|(kind, _)| kind).collect();
+            assert_eq!(kinds, *lost, "{name}");
+        }
+        (Fate::Entries(entries), Ok(outcome)) => assert_eq!(outcome.entries, *entries, "{name}"),
+        (Fate::Fails(reason, _), Ok(_)) => panic!("{name} was restored, and is {reason}"),
+        (_, Err(error)) => panic!("{name}: {error}"),
+    }
+}
+
+fn list(root: &Path, beneath: &Path, found: &mut BTreeSet<PathBuf>) {
+    for entry in fs::read_dir(root.join(beneath)).unwrap() {
+        let entry = entry.unwrap();
+        let path = beneath.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            list(root, &path, found);
+        }
+        found.insert(path);
+    }
+}
+
+fn assert_is(name: &str, path: &Path, what: &What) {
+    let kind = fs::symlink_metadata(path).unwrap().file_type();
+    match what {
+        What::File(content) => {
+            assert!(kind.is_file(), "{name}: {path:?}");
+            assert_eq!(
+                fs::read_to_string(path).unwrap(),
+                *content,
+                "{name}: {path:?}"
+            );
+        }
+        What::Link(target) => {
+            assert_eq!(fs::read_link(path).unwrap(), Path::new(target), "{name}");
+        }
+        What::Directory => assert!(kind.is_dir(), "{name}: {path:?}"),
+    }
 }
 
 #[test]
-fn dot_dot_is_refused() {
-    refused(Forged::default().file("../victim", "x"), "../victim");
-    refused(
-        Forged::default().file("a/../../victim", "x"),
-        "a/../../victim",
-    );
-    refused(Forged::default().directory(".."), "..");
-    refused(
-        Forged::default()
-            .pax(&[("path", "../pax")])
-            .file("harmless", "x"),
-        "../pax",
-    );
-    let long = Forged::default().entry(EntryType::GNULongName, b"L", b"", b"../long\0");
-    refused(long.file("harmless", "x"), "../long");
-}
-
-#[test]
-fn absolute_names_are_made_relative_and_counted() {
-    let to = tempfile::tempdir().unwrap();
-    let archive = Forged::default()
-        .file("/etc/engine-test", "x")
-        .hard("/b", "/etc/engine-test");
-    let outcome = restore(archive.end(), to.path()).unwrap();
-    assert_eq!(
-        fs::read_to_string(to.path().join("etc/engine-test")).unwrap(),
-        "x"
-    );
-    assert!(!fs::exists("/etc/engine-test").unwrap());
-    let lost = outcome.lost.get("leading / of a name").unwrap();
-    assert_eq!(
-        (lost.count, lost.examples[0].as_str()),
-        (2, "\"/etc/engine-test\"")
-    );
-    assert_eq!(
-        outcome
-            .lost
-            .get("leading / of a link's target")
-            .unwrap()
-            .count,
-        1
-    );
-}
-
-#[test]
-fn nothing_goes_through_a_link_of_the_archive() {
-    for target in ["..", "/tmp", ".", "directory"] {
-        let through = |archive: Forged| archive.directory("directory").link("l", target);
-        refused(through(Forged::default()).file("l/victim", "x"), "l/victim");
-        refused(through(Forged::default()).directory("l/victim"), "l/victim");
-        refused(through(Forged::default()).link("l/victim", "x"), "l/victim");
-        refused(
-            through(Forged::default())
-                .file("a", "")
-                .hard("l/victim", "a"),
-            "l/victim",
-        );
-        refused(
-            through(Forged::default()).file("l/deep/victim", "x"),
-            "l/deep/victim",
+fn the_corpus() {
+    let specimens = specimens();
+    let names: BTreeSet<_> = specimens.iter().map(|specimen| specimen.file).collect();
+    assert_eq!(names.len(), specimens.len(), "two of the same name");
+    let failed: Vec<_> = specimens
+        .iter()
+        .filter(|it| catch_unwind(|| one(it)).is_err())
+        .collect();
+    let failed: Vec<_> = failed.iter().map(|specimen| specimen.file).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    let kept = fs::read_dir(CORPUS).unwrap();
+    for file in kept.map(|file| file.unwrap().file_name()) {
+        assert!(
+            names.contains(file.to_str().unwrap()),
+            "{file:?} is in no table"
         );
     }
-    let (result, victim) = with_neighbour(Forged::default().link("l", "..").file("l/victim", "x"));
-    assert_eq!(
-        (result.unwrap_err().reason(), victim.as_str()),
-        ("EntryRefused", "untouched")
-    );
-    // A link in the place of the file itself is replaced, not followed.
-    let over = Forged::default().link("l", "../victim").file("l", "mine");
-    let (result, victim) = with_neighbour(over);
-    assert_eq!((result.unwrap().files, victim.as_str()), (1, "untouched"));
-    // Metadata of a directory never reach what a later link points to.
-    let over = Forged::default().directory("d").link("d", "/etc");
-    with_neighbour(over).0.unwrap();
 }
 
-#[test]
-fn hard_links_stay_inside() {
-    refused(Forged::default().hard("l", "../victim"), "../victim");
-    refused(Forged::default().hard("l", "/etc/passwd"), "etc/passwd");
-    refused(
-        Forged::default().link("s", "/etc").hard("l", "s/passwd"),
-        "\"l\"",
-    );
-    refused(Forged::default().hard("l", "missing"), "missing");
-    refused(Forged::default().directory("d").hard("l", "d"), "\"d\"");
-    refused(Forged::default().hard("l", "."), "root");
-    // A hard link to a symbolic link is one to the link itself.
-    let twice = Forged::default()
-        .link("s", "../victim")
-        .hard("l", "s")
-        .file("l", "mine");
-    let (result, victim) = with_neighbour(twice);
-    assert_eq!((result.unwrap().links, victim.as_str()), (2, "untouched"));
-}
-
-#[test]
-fn later_entries_replace_earlier_ones() {
-    let to = tempfile::tempdir().unwrap();
-    let archive = Forged::default()
-        .file("f", "first")
-        .hard("other", "f")
-        .file("f", "second")
-        .hard("f", "f")
-        .directory("d")
-        .file("d/stays", "x")
-        .directory("d")
-        .link("to-dir", "d")
-        .directory("to-dir")
-        .directory("empty")
-        .file("empty", "now a file");
-    let outcome = restore(archive.end(), to.path()).unwrap();
-    let read = |name: &str| fs::read_to_string(to.path().join(name)).unwrap();
-    assert_eq!(
-        (read("f"), read("other")),
-        ("second".into(), "first".into())
-    );
-    assert_eq!(
-        (read("d/stays"), read("empty")),
-        ("x".into(), "now a file".into())
-    );
+/// Writes an archive of the corpus, if that is what is asked for, and restores it.
+fn one(specimen: &Specimen) {
+    let kept = Path::new(CORPUS).join(specimen.file);
+    let through = |arguments, bytes: &[u8]| match specimen.file.strip_suffix(".gz") {
+        Some(_) => pack::filter("gzip", arguments, bytes),
+        None => bytes.to_vec(),
+    };
+    if std::env::var_os("HOSTILE_WRITE").is_some() {
+        fs::write(&kept, through(&["-9nc"], &specimen.archive)).unwrap();
+    }
+    let object = fs::read(&kept).unwrap();
+    let unpacked = through(&["-dc"], &object);
     assert!(
-        fs::symlink_metadata(to.path().join("to-dir"))
-            .unwrap()
-            .is_dir()
+        unpacked == specimen.archive,
+        "{} is another file",
+        specimen.file
     );
-    assert_eq!((outcome.entries, outcome.files), (11, 4));
-    let full = Forged::default()
-        .directory("d")
-        .file("d/f", "")
-        .file("d", "");
-    refused(full, "\"d\"");
+
+    let surroundings = Surroundings::new();
+    let result = restore(object, &surroundings.root());
+    check(specimen, result, &surroundings.root());
+    surroundings.assert_unchanged();
+}
+
+/// The same when devices may be made and losses are failures: no other way leads out.
+#[test]
+fn the_corpus_with_everything_allowed() {
+    for specimen in specimens() {
+        let surroundings = Surroundings::new();
+        let mut options = options();
+        options.devices = Devices::Create;
+        options.strict = true;
+        let memory = Memory::new(specimen.archive);
+        let _ = restore_from(memory, &surroundings.root(), &options);
+        surroundings.assert_unchanged();
+    }
 }
 
 #[test]
-fn a_file_in_the_way_of_a_directory_is_refused() {
-    refused(Forged::default().file("a", "").file("a/b", ""), "a/b");
-    refused(Forged::default().file("./", "data"), "./");
-    refused(
-        Forged::default().entry(EntryType::Fifo, b".", b"", b""),
-        "\".\"",
-    );
-}
-
-#[test]
-fn device_nodes_are_refused_unless_allowed() {
-    let archive = |kind| {
-        let mut header = forged_header(kind, b"dev/null", b"");
+fn device_nodes_that_are_allowed() {
+    let archive = |major| {
+        let mut header = forged_header(EntryType::Char, b"dev/null", b"");
         header.set_size(0);
-        header.set_device_major(1).unwrap();
+        header.set_device_major(major).unwrap();
         header.set_device_minor(3).unwrap();
         header.set_cksum();
-        Forged(header.as_bytes().to_vec())
+        Forged(header.as_bytes().to_vec()).end()
     };
-    refused(archive(EntryType::Char), "dev/null");
-    refused(archive(EntryType::Block), "dev/null");
     let to = tempfile::tempdir().unwrap();
     let mut options = options();
     options.devices = Devices::Create;
-    restore_from(
-        Memory::new(archive(EntryType::Char).end()),
-        to.path(),
-        &options,
-    )
-    .unwrap();
+    restore_from(Memory::new(archive(1)), to.path(), &options).unwrap();
     let made = fs::symlink_metadata(to.path().join("dev/null")).unwrap();
     assert!(made.file_type().is_char_device());
     assert_eq!((made.rdev(), made.mode() & 0o7777), (0x103, 0o644));
 
     // Cut to the kernel's width, this would be a device that the archive does not name.
-    let mut header = forged_header(EntryType::Char, b"dev/null", b"");
-    header.set_device_major(4096 + 1).unwrap();
-    header.set_cksum();
-    let archive = Forged(header.as_bytes().to_vec()).end();
     let to = tempfile::tempdir().unwrap();
-    let error = restore_from(Memory::new(archive), to.path(), &options).unwrap_err();
+    let memory = Memory::new(archive(4096 + 1));
+    let error = restore_from(memory, to.path(), &options).unwrap_err();
     assert_eq!(error.reason(), "ArchiveCorrupt", "{error}");
-}
-
-/// Of a link, a directory and the like no data follow: an entry must not be taken for such.
-#[test]
-fn sizes_of_what_has_no_data() {
-    for kind in [
-        EntryType::Directory,
-        EntryType::Symlink,
-        EntryType::Link,
-        EntryType::Fifo,
-    ] {
-        let mut header = forged_header(kind, b"sized", b"first");
-        header.set_size(1000);
-        header.set_cksum();
-        let mut archive = Forged::default().file("first", "x");
-        archive.0.extend_from_slice(header.as_bytes());
-        let to = tempfile::tempdir().unwrap();
-        let outcome = restore(archive.file("next", "here").end(), to.path()).unwrap();
-        assert_eq!(outcome.entries, 3, "{kind:?}");
-        let next = fs::read_to_string(to.path().join("next")).unwrap();
-        assert_eq!(next, "here", "{kind:?}");
-    }
 }
 
 #[test]
@@ -251,116 +314,6 @@ fn times_beyond_the_file_system_are_counted() {
     let kept = fs::metadata(to.path().join("far")).unwrap().mtime() == 1 << 40;
     let lost = outcome.lost.get("time beyond what the file system keeps");
     assert_eq!(lost.map(|loss| loss.count), (!kept).then_some(1));
-}
-
-#[test]
-fn names_that_cannot_be() {
-    refused(
-        Forged::default()
-            .pax(&[("path", &"x".repeat(256))])
-            .file("f", ""),
-        "255 bytes",
-    );
-    refused(
-        Forged::default()
-            .pax(&[("path", &"x/".repeat(20_000))])
-            .directory("f"),
-        "32768",
-    );
-    refused(
-        Forged::default().pax(&[("path", "a\0b")]).file("f", ""),
-        r"a\x00b",
-    );
-    refused(Forged::default().file("", ""), "no name");
-    refused(Forged::default().link("l", ""), "\"l\"");
-    refused(
-        Forged::default()
-            .pax(&[("linkpath", &"x".repeat(4096))])
-            .link("l", "l"),
-        "\"l\"",
-    );
-    refused(Forged::default().file("\x1b[2J/../", ""), r"\x1b[2J");
-    // Control characters are names like any other.
-    let to = tempfile::tempdir().unwrap();
-    restore(Forged::default().file("\x1b[2J\n", "").end(), to.path()).unwrap();
-    assert!(to.path().join("\x1b[2J\n").exists());
-}
-
-#[test]
-fn what_is_not_known_is_refused_or_counted() {
-    refused(
-        Forged::default().entry(EntryType::new(b'M'), b"rest", b"", b""),
-        "multi-volume",
-    );
-    refused(
-        Forged::default().entry(EntryType::new(b'Z'), b"odd", b"", b""),
-        "\"Z\"",
-    );
-    refused(
-        Forged::default().entry(EntryType::GNUSparse, b"star", b"", b""),
-        "star",
-    );
-    let version = [
-        ("GNU.sparse.major", "2"),
-        ("GNU.sparse.minor", "0"),
-        ("GNU.sparse.realsize", "0"),
-    ];
-    refused(Forged::default().pax(&version).file("future", ""), "2.0");
-    let records = [
-        ("SCHILY.acl.access", "user::rw-"),
-        ("SCHILY.xattr.security.selinux", "label"),
-        ("SCHILY.xattr.bogus.name", "value"),
-        ("VENDOR.key", "value"),
-        ("comment", "nothing"),
-    ];
-    let to = tempfile::tempdir().unwrap();
-    let outcome = restore(
-        Forged::default().pax(&records).file("f", "").end(),
-        to.path(),
-    )
-    .unwrap();
-    let kinds: Vec<_> = outcome
-        .lost
-        .iter()
-        .map(|(kind, loss)| (kind, loss.count))
-        .collect();
-    let expected = ["PAX record \"VENDOR.key\"", "POSIX ACL", "xattr bogus"];
-    assert_eq!(kinds, expected.map(|kind| (kind, 1)));
-}
-
-#[test]
-fn sizes_beyond_all_files() {
-    let header = |size: u64| {
-        let mut header = forged_header(EntryType::Regular, b"huge", b"");
-        header.set_size(size);
-        header.set_cksum();
-        Forged(header.as_bytes().to_vec()).end()
-    };
-    assert_eq!(failure(header(1 << 63)).0, "ArchiveCorrupt");
-    let (reason, message) = failure(header((1 << 63) - 1));
-    assert_eq!(reason, "DoesNotFit", "{message}");
-    assert!(message.contains("huge"), "{message}");
-    let sparse = Forged::default().pax(&[
-        ("GNU.sparse.major", "1"),
-        ("GNU.sparse.minor", "0"),
-        ("GNU.sparse.realsize", "9223372036854775807"),
-    ]);
-    assert_eq!(
-        failure(sparse.file("huge", &format!("{:\0<512}", "0\n")).end()).0,
-        "DoesNotFit"
-    );
-    // Extended headers are held in memory, so there is a bound to them.
-    let mut header = forged_header(EntryType::XHeader, b"pax", b"");
-    header.set_size(1 << 40);
-    header.set_cksum();
-    refused(Forged(header.as_bytes().to_vec()), "1048576");
-}
-
-#[test]
-fn owners_that_mean_no_change_are_refused() {
-    let pax = |value| Forged::default().pax(&[("uid", value)]).file("f", "").end();
-    assert_eq!(failure(pax("4294967295")).0, "ArchiveCorrupt");
-    assert_eq!(failure(pax("4294967296")).0, "ArchiveCorrupt");
 }
 
 /// The root is a volume: what is mounted or lies in it is no business of the archive.

@@ -5,6 +5,7 @@
 // Helpers of tests are tests too, and names in messages may hold any byte.
 #![allow(clippy::unwrap_used, clippy::unnecessary_debug_formatting)]
 
+mod bombs;
 mod compare;
 mod compressions;
 mod encryption;
@@ -18,6 +19,7 @@ mod order;
 mod own_format;
 mod ownership;
 mod pack;
+mod packers;
 mod round_trip;
 mod sparse;
 mod support;
