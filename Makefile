@@ -45,6 +45,25 @@ crash: ## 1,000 rounds of kill -9 and 200 power cuts, at random moments of rando
 	CRASH_ROUNDS=$${CRASH_ROUNDS:-1000} POWER_ROUNDS=$${POWER_ROUNDS:-200} \
 	$(DRIVER_SUITE) -- --nocapture --test-threads=1 model:: power::
 
+# Coverage of every edge, and what is compared with what: libFuzzer on stable Rust.
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares
+FUZZ := populator/archive/fuzz
+FUZZ_TARGETS := $(basename $(notdir $(wildcard $(FUZZ)/targets/*.rs)))
+
+.PHONY: fuzz
+fuzz: ## The readers of archives under libFuzzer, 10 minutes each (FUZZ_SECONDS)
+	RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --quiet --release --target x86_64-unknown-linux-gnu \
+		--manifest-path $(FUZZ)/Cargo.toml --target-dir $(CARGO_TARGET_DIR)/fuzz
+	for target in $(FUZZ_TARGETS); do \
+		found=$(CARGO_TARGET_DIR)/fuzz/found/$$target; mkdir -p $$found/corpus; \
+		$(CARGO_TARGET_DIR)/fuzz/x86_64-unknown-linux-gnu/release/$$target \
+			-max_total_time=$${FUZZ_SECONDS:-600} -max_len=16384 -timeout=10 -rss_limit_mb=1024 \
+			-print_final_stats=1 -artifact_prefix=$$found/ $$found/corpus $(FUZZ)/corpus/$$target \
+			|| exit 1; \
+	done
+
 .PHONY: lint
 lint: ## Formatting and clippy, warnings refused
 	$(CARGO) fmt --all --check

@@ -24,6 +24,9 @@ mod error;
 mod examine;
 mod fetch;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod index;
 mod limits;

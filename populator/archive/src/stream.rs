@@ -89,8 +89,8 @@ impl<S: Stream + ?Sized> Stream for &mut S {
     }
 }
 
-/// Bytes in memory, for the unit tests of the stages.
-#[cfg(test)]
+/// Bytes in memory, for the unit tests of the stages and for fuzzing.
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) struct Memory<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) position: usize,
@@ -98,7 +98,18 @@ pub(crate) struct Memory<'a> {
     pub(crate) step: usize,
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+impl<'a> Memory<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            position: 0,
+            step: usize::MAX,
+        }
+    }
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
 impl Stream for Memory<'_> {
     fn fill(&mut self) -> Result<&[u8], RestoreError> {
         let rest = &self.bytes[self.position..];

@@ -17,6 +17,9 @@ use crate::progress::Progress;
 use crate::source::{Source, SourceError};
 use crate::stream::Stream as _;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+
 /// The largest window that an index may be compressed with, as a power of 2.
 pub(crate) const WINDOW_LOG: u32 = 19;
 
