@@ -30,10 +30,13 @@ async fn main() -> Result<()> {
     }
     if wants("archives") {
         let mut rows = Vec::new();
-        let measured = archives::measure(&mut rows).await;
+        let part = std::env::args().nth(2);
+        let measured = archives::measure(&mut rows, part.as_deref()).await;
         table::print("Archives from S3 into a volume", archives::NOTE, &rows);
         measured?;
-        table::write("archives", &rows)?;
+        // A part does not replace the whole.
+        let part = part.map_or_else(String::new, |part| format!("-{part}"));
+        table::write(&format!("archives{part}"), &rows)?;
     }
     if wants("end-to-end") {
         tokio::select! {

@@ -42,6 +42,11 @@ impl Row {
             unit,
         }
     }
+
+    /// Whether there is a goal that is not reached.
+    fn misses(&self) -> bool {
+        self.goal.is_some_and(|goal| self.ours > goal)
+    }
 }
 
 /// Prints rows under a title, and what one must know to read them.
@@ -49,18 +54,19 @@ pub fn print(title: &str, note: &str, rows: &[Row]) {
     let show = |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), |f| format!("{f:.2}"));
     println!("\n{title}\n{note}\n");
     println!(
-        "{:<56} {:>10} {:>10} {:>8} {:>10}  unit",
+        "{:<58} {:>10} {:>10} {:>8} {:>10}  unit",
         "case", "ours", "peer", "ratio", "goal"
     );
     for row in rows {
         println!(
-            "{:<56} {:>10.2} {:>10} {:>8} {:>10}  {}",
+            "{:<58} {:>10.2} {:>10} {:>8} {:>10}  {}{}",
             row.case,
             row.ours,
             show(row.peer),
             show(row.ratio),
             show(row.goal),
-            row.unit
+            row.unit,
+            if row.misses() { ", missed" } else { "" }
         );
     }
 }

@@ -8,6 +8,7 @@ use tests::command::run;
 
 /// A tree on the machine's disk.
 pub struct Data {
+    name: &'static str,
     folder: tempfile::TempDir,
     mebibytes: u64,
 }
@@ -30,21 +31,41 @@ const SPARSE: &str = "truncate -s 20G image && for i in $(seq 0 199); do \
     openssl enc -aes-128-ctr -nosalt -pass pass:$i -pbkdf2 < /dev/zero 2> /dev/null | head -c 1M | \
     dd of=image bs=1M seek=$((i * 102)) conv=notrunc status=none; done";
 
+/// A file of 100 GiB, almost all of it a hole.
+const HUGE: &str = "truncate -s 100G image && for i in 0 1 2 3; do \
+    openssl enc -aes-128-ctr -nosalt -pass pass:$i -pbkdf2 < /dev/zero 2> /dev/null | head -c 1M | \
+    dd of=image bs=1M seek=$((i * 34133)) conv=notrunc status=none; done";
+
+/// More than the largest window, and nothing in it twice.
+const LONG: &str = "openssl enc -aes-128-ctr -nosalt -pass pass:seed -pbkdf2 < /dev/zero 2> /dev/null | \
+    head -c 300M > long";
+
 impl Data {
     /// The data set of this name.
-    pub fn make(name: &str) -> Result<Self> {
+    pub fn make(name: &'static str) -> Result<Self> {
         let (script, mebibytes) = match name {
             "db" => (DB, 2048),
             "tree" => (TREE, 2048),
             "wal" => (WAL, 2048),
             "sparse" => (SPARSE, 21 * 1024),
+            "huge" => (HUGE, 104 * 1024),
+            "long" => (LONG, 1024),
             other => bail!("no such data: {other}"),
         };
         let folder = tempfile::Builder::new().prefix("bench-data-").tempdir()?;
         let tree = folder.path().join("tree");
         std::fs::create_dir(&tree)?;
         run(Command::new("bash").current_dir(&tree).args(["-c", script]))?;
-        Ok(Self { folder, mebibytes })
+        Ok(Self {
+            name,
+            folder,
+            mebibytes,
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.name
     }
 
     /// How large a volume has to be for it, in MiB.
@@ -52,7 +73,8 @@ impl Data {
         self.mebibytes
     }
 
-    fn tree(&self) -> PathBuf {
+    /// Where it lies.
+    pub fn tree(&self) -> PathBuf {
         self.folder.path().join("tree")
     }
 

@@ -1,7 +1,9 @@
 //! Running a command from cold caches, and what it took.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,8 +11,22 @@ use http::Method;
 use object_store::signer::Signer as _;
 use tests::command::run;
 use tests::process::peak_memory;
-use tests::s3::S3Server;
-use tests::tools;
+use tests::s3::{REGION, S3Server};
+use tests::tools::{self, Tools};
+
+use crate::interruption;
+
+/// The bucket that all archives are in.
+pub const BUCKET: &str = "bench";
+
+/// What the machine still has in memory of what will be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caches {
+    /// Nothing.
+    Cold,
+    /// Whatever was there, for those who do not look at the time.
+    Warm,
+}
 
 /// What one run took.
 #[derive(Clone, Copy, Debug)]
@@ -25,82 +41,145 @@ pub struct Figures {
 
 impl Figures {
     /// The run in the middle by its time, with the largest peak of all.
-    pub fn median(mut runs: Vec<Self>) -> Option<Self> {
+    pub fn median(mut runs: Vec<Self>) -> Result<Self> {
         runs.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
         let peak = runs.iter().map(|it| it.peak).fold(0.0, f64::max);
-        let middle = *runs.get(runs.len() / 2)?;
-        Some(Self { peak, ..middle })
+        let middle = *runs.get(runs.len() / 2).context("it never ran")?;
+        Ok(Self { peak, ..middle })
     }
 }
 
-/// The commands for one object.
+/// What commands need to reach the server, and a folder in which they may keep what they like.
 pub struct Runs<'a> {
     server: &'a S3Server,
-    bucket: &'a str,
-    key: &'a str,
-    program: std::path::PathBuf,
+    program: PathBuf,
+    /// With rclone in it.
+    path: OsString,
+    home: tempfile::TempDir,
 }
 
 impl<'a> Runs<'a> {
-    /// For this object.
-    pub fn new(server: &'a S3Server, bucket: &'a str, key: &'a str) -> Result<Self> {
-        let program = tools::product("populator")?;
+    /// On this server.
+    pub fn new(server: &'a S3Server) -> Result<Self> {
+        let rclone = Tools::locate()?.built("rclone");
+        let mut path = OsString::from(rclone.parent().context("a folder")?);
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
         Ok(Self {
             server,
-            bucket,
-            key,
-            program,
+            program: tools::product("populator")?,
+            path,
+            home: tempfile::Builder::new().prefix("bench-home-").tempdir()?,
         })
     }
 
-    /// `populator restore`.
-    pub fn ours(&mut self, to: &Path) -> Result<Figures> {
-        let mut command = Command::new(&self.program);
-        command
-            .arg("restore")
-            .arg(format!("s3://{}/{}", self.bucket, self.key))
-            .arg(to)
-            .env("AWS_ENDPOINT_URL", self.server.endpoint())
-            .env("AWS_ACCESS_KEY_ID", self.server.access_key())
-            .env("AWS_SECRET_ACCESS_KEY", self.server.secret_key());
-        time(&mut command)
+    /// The server.
+    pub fn server(&self) -> &S3Server {
+        self.server
     }
 
-    /// `curl | decompressor | tar x`; none where the decompressor is missing.
-    pub async fn pipeline(
-        &self,
-        decompressor: &str,
-        options: &str,
-        to: &Path,
-    ) -> Result<Option<Figures>> {
-        let program = decompressor.split(' ').next().unwrap_or_default();
-        if run(Command::new("which").arg(program)).is_err() {
-            return Ok(None);
-        }
-        let store = self.server.store(self.bucket)?;
+    /// `populator restore` of the object of this name.
+    pub fn restore(&self, key: &str, to: &Path, caches: Caches) -> Result<Figures> {
+        let mut command = self.command(&self.program);
+        command.arg("restore").arg(address(key)).arg(to);
+        time(&mut command, caches)
+    }
+
+    /// `populator pack` at level 3 to the object of this name, which another turn may have made.
+    pub fn pack(&self, from: &Path, key: &str, caches: Caches) -> Result<Figures> {
+        let mut command = self.command(&self.program);
+        command.arg("pack").arg(from).arg(address(key));
+        time(command.args(["--level", "3", "--overwrite"]), caches)
+    }
+
+    /// A script for bash about an object. `$OBJECT` is what rclone calls it, `$URL` a signed URL of
+    /// it, `$STORE` the bucket as restic names it, `$FOLDER` the folder.
+    pub async fn script(&self, script: &str, key: &str, folder: &Path) -> Result<Figures> {
+        time(&mut self.shell(script, key, folder).await?, Caches::Cold)
+    }
+
+    /// Such a script that only prepares something.
+    pub async fn prepare(&self, script: &str, key: &str, folder: &Path) -> Result<()> {
+        run(&mut self.shell(script, key, folder).await?).map(drop)
+    }
+
+    /// [`Self::script`], done by the program itself: caches dropped, and `folder` synced at the end.
+    pub fn own(&self, folder: &Path, work: impl FnOnce() -> Result<()>) -> Result<Figures> {
+        drop_caches()?;
+        let before = spent(Whose::Own)?;
+        let begin = Instant::now();
+        work()?;
+        rustix::fs::syncfs(std::fs::File::open(folder)?)?;
+        Ok(Figures {
+            seconds: begin.elapsed().as_secs_f64(),
+            cpu: spent(Whose::Own)? - before,
+            peak: 0.0,
+        })
+    }
+
+    async fn shell(&self, script: &str, key: &str, folder: &Path) -> Result<Command> {
+        let store = self.server.store(BUCKET)?;
         let hour = Duration::from_secs(3600);
-        let url = store
-            .signed_url(Method::GET, &self.key.into(), hour)
-            .await?;
-        let script = format!(
-            "set -o pipefail; curl --silent --fail --noproxy '*' \"$1\" | {decompressor} | \
-             tar x {options} -C \"$2\" && sync -f \"$2\""
-        );
-        let mut shell = Command::new("bash");
+        let url = store.signed_url(Method::GET, &key.into(), hour).await?;
+        let mut shell = self.command(Path::new("bash"));
         shell
-            .args(["-c", &script, "pipeline", url.as_str()])
-            .arg(to);
-        time(&mut shell).map(Some)
+            .args(["-c", &format!("set -euo pipefail; {script}")])
+            .env("OBJECT", format!(":s3:{BUCKET}/{key}"))
+            .env("URL", url.as_str())
+            .env("FOLDER", folder);
+        Ok(shell)
+    }
+
+    /// What is set here is all that the programs know of the server; none reads what the user of
+    /// this machine has configured.
+    fn command(&self, program: &Path) -> Command {
+        let endpoint = self.server.endpoint();
+        let mut command = Command::new(program);
+        command
+            .env("PATH", &self.path)
+            .env("HOME", self.home.path())
+            .env_remove("XDG_CACHE_HOME")
+            .env_remove("XDG_CONFIG_HOME")
+            .env("NO_PROXY", "*")
+            .env("AWS_ENDPOINT_URL", &endpoint)
+            .env("AWS_ACCESS_KEY_ID", self.server.access_key())
+            .env("AWS_SECRET_ACCESS_KEY", self.server.secret_key())
+            .env("AWS_REGION", REGION)
+            .env("RCLONE_S3_PROVIDER", "Other")
+            .env("RCLONE_S3_ENV_AUTH", "true")
+            .env("RCLONE_S3_ENDPOINT", &endpoint)
+            .env("RCLONE_S3_REGION", REGION)
+            .env("RCLONE_S3_NO_CHECK_BUCKET", "true")
+            .env("STORE", format!("s3:{endpoint}/{BUCKET}"))
+            .env("BUCKET", BUCKET)
+            .env("ADDRESS", self.server.address().to_string())
+            .env("RESTIC_PASSWORD", "bench")
+            .env("KOPIA_PASSWORD", "bench");
+        command
     }
 }
 
-/// Drops caches, runs the command and sees that it succeeded.
-fn time(command: &mut Command) -> Result<Figures> {
+fn address(key: &str) -> String {
+    format!("s3://{BUCKET}/{key}")
+}
+
+/// Nothing is waiting to be written, and nothing is known of what will be read.
+fn drop_caches() -> Result<()> {
     run(&mut Command::new("sync"))?;
-    std::fs::write("/proc/sys/vm/drop_caches", "3").context("drop caches")?;
-    let before = children()?;
+    std::fs::write("/proc/sys/vm/drop_caches", "3").context("drop caches")
+}
+
+/// Runs the command and sees that it succeeded.
+fn time(command: &mut Command, caches: Caches) -> Result<Figures> {
+    if caches == Caches::Cold {
+        drop_caches()?;
+    }
+    let before = spent(Whose::Children)?;
     let begin = Instant::now();
+    // A group of its own, so that all of a pipeline can be ended.
     let mut child = command
+        .process_group(0)
+        .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()?;
@@ -108,30 +187,54 @@ fn time(command: &mut Command) -> Result<Figures> {
     while child.try_wait()?.is_none() {
         // Gone a moment ago: what it said last stands.
         peak = peak_memory(child.id()).unwrap_or(peak);
+        if let Err(error) = interruption::check() {
+            end(&mut child)?;
+            return Err(error);
+        }
         std::thread::sleep(Duration::from_millis(2));
     }
     let seconds = begin.elapsed().as_secs_f64();
     let output = child.wait_with_output()?;
     ensure!(
         output.status.success(),
-        "{command:?}: {}",
+        "{command:?}: {}: {}",
+        output.status,
         String::from_utf8_lossy(&output.stderr)
     );
     #[allow(clippy::cast_precision_loss, reason = "mebibytes")]
     let peak = peak as f64 / f64::from(1 << 20);
     Ok(Figures {
         seconds,
-        cpu: children()? - before,
+        cpu: spent(Whose::Children)? - before,
         peak,
     })
 }
 
-/// CPU seconds of all children that have ended and were waited for, theirs included
-/// (proc_pid_stat(5), fields 16 and 17, in hundredths).
-fn children() -> Result<f64> {
+/// Ends a command and all that it started.
+fn end(child: &mut Child) -> Result<()> {
+    let group = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process_group(group, rustix::process::Signal::KILL)?;
+    child.wait()?;
+    Ok(())
+}
+
+/// Of which processes.
+enum Whose {
+    /// This program.
+    Own,
+    /// All its children that have ended and were waited for, theirs included.
+    Children,
+}
+
+/// CPU seconds, user and system (proc_pid_stat(5), fields 14 to 17, in hundredths).
+fn spent(whose: Whose) -> Result<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let (_, fields) = stat.rsplit_once(") ").context("stat")?;
-    let mut fields = fields.split(' ').skip(13);
+    let first = match whose {
+        Whose::Own => 11,
+        Whose::Children => 13,
+    };
+    let mut fields = fields.split(' ').skip(first);
     let mut next = || -> Result<f64> { Ok(fields.next().context("stat")?.parse()?) };
     Ok((next()? + next()?) / 100.0)
 }
