@@ -2,6 +2,7 @@
 //! what the bearers of real tokens may and may not do. No pod ever runs.
 
 mod agents;
+mod choices;
 mod manifests;
 mod options;
 mod request;
@@ -105,6 +106,7 @@ fn main() -> Result<ExitCode> {
     };
     manifests::add(&mut suite);
     options::add(&mut suite);
+    choices::add(&mut suite);
     rules::add(&mut suite);
     tables::add(&mut suite);
     tenancy::add(&mut suite);

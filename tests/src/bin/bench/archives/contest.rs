@@ -8,7 +8,7 @@ use object_store::ObjectStoreExt as _;
 
 use super::bounds::{self, Tree};
 use super::data::Data;
-use super::runs::{BUCKET, Caches, Figures, Runs};
+use super::runs::{self, BUCKET, Caches, Figures, Runs};
 use crate::driver::Driver;
 use crate::interruption;
 use crate::table::Row;
@@ -101,9 +101,11 @@ impl Bench<'_> {
                 figures.push(match way {
                     Way::Ours => self.runs.restore(key, to, Caches::Cold)?,
                     Way::Script(script) => self.runs.script(script, key, to).await?,
-                    Way::Create(tree) => self.runs.own(to, || tree.create(to))?,
-                    Way::Decode(archive) => self.runs.own(to, || bounds::decode(archive))?,
-                    Way::Write(mebibytes) => self.runs.own(to, || bounds::write(to, *mebibytes))?,
+                    Way::Create(tree) => runs::by_ourselves(to, || tree.create(to))?,
+                    Way::Decode(archive) => runs::by_ourselves(to, || bounds::decode(archive))?,
+                    Way::Write(mebibytes) => {
+                        runs::by_ourselves(to, || bounds::write(to, *mebibytes))?
+                    }
                 });
                 // Ours has to be right before it may be fast.
                 if turn == 0 && matches!(way, Way::Ours | Way::Create(_)) {
@@ -118,13 +120,12 @@ impl Bench<'_> {
 
     /// A row for the time and one for the work.
     pub fn compare(&mut self, case: &str, ours: Figures, theirs: Figures, goal: Option<Goal>) {
-        match goal {
-            Some(goal) => self.row(case, ours.seconds, theirs.seconds, goal),
-            None => {
-                let peer = Some(theirs.seconds);
-                self.rows
-                    .push(Row::new(case, ours.seconds, peer, None, "s"));
-            }
+        if let Some(goal) = goal {
+            self.row(case, ours.seconds, theirs.seconds, goal);
+        } else {
+            let peer = Some(theirs.seconds);
+            self.rows
+                .push(Row::new(case, ours.seconds, peer, None, "s"));
         }
         let case = format!("{case}, CPU");
         let row = Row::new(&case, ours.cpu, Some(theirs.cpu), None, "s");

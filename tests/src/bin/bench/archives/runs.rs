@@ -103,20 +103,6 @@ impl<'a> Runs<'a> {
         run(&mut self.shell(script, key, folder).await?).map(drop)
     }
 
-    /// [`Self::script`], done by the program itself: caches dropped, and `folder` synced at the end.
-    pub fn own(&self, folder: &Path, work: impl FnOnce() -> Result<()>) -> Result<Figures> {
-        drop_caches()?;
-        let before = spent(Whose::Own)?;
-        let begin = Instant::now();
-        work()?;
-        rustix::fs::syncfs(std::fs::File::open(folder)?)?;
-        Ok(Figures {
-            seconds: begin.elapsed().as_secs_f64(),
-            cpu: spent(Whose::Own)? - before,
-            peak: 0.0,
-        })
-    }
-
     async fn shell(&self, script: &str, key: &str, folder: &Path) -> Result<Command> {
         let store = self.server.store(BUCKET)?;
         let hour = Duration::from_secs(3600);
@@ -169,6 +155,20 @@ fn drop_caches() -> Result<()> {
     std::fs::write("/proc/sys/vm/drop_caches", "3").context("drop caches")
 }
 
+/// Work of this program itself: caches dropped before, and `folder` synced at the end.
+pub fn by_ourselves(folder: &Path, work: impl FnOnce() -> Result<()>) -> Result<Figures> {
+    drop_caches()?;
+    let before = spent(Whose::Own)?;
+    let begin = Instant::now();
+    work()?;
+    rustix::fs::syncfs(std::fs::File::open(folder)?)?;
+    Ok(Figures {
+        seconds: begin.elapsed().as_secs_f64(),
+        cpu: spent(Whose::Own)? - before,
+        peak: 0.0,
+    })
+}
+
 /// Runs the command and sees that it succeeded.
 fn time(command: &mut Command, caches: Caches) -> Result<Figures> {
     if caches == Caches::Cold {
@@ -219,6 +219,7 @@ fn end(child: &mut Child) -> Result<()> {
 }
 
 /// Of which processes.
+#[derive(Clone, Copy)]
 enum Whose {
     /// This program.
     Own,
