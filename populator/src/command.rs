@@ -64,7 +64,7 @@ pub enum CommandError {
     #[error(transparent)]
     Archive(#[from] RestoreError),
     /// It was not restored, or not as a whole.
-    #[error("{source}{}", leavings(source, target, *begun))]
+    #[error("{source}{}", leavings(source, target, *begun, *goes_on))]
     Restore {
         /// Why.
         source: RestoreError,
@@ -72,6 +72,8 @@ pub enum CommandError {
         target: PathBuf,
         /// Whether something of it is there.
         begun: bool,
+        /// Whether there is a checkpoint to go on from.
+        goes_on: bool,
     },
     /// It was not made.
     #[error(transparent)]
@@ -118,11 +120,14 @@ pub enum CommandError {
     Died(#[from] tokio::task::JoinError),
 }
 
-fn leavings(source: &RestoreError, target: &Path, begun: bool) -> String {
+fn leavings(source: &RestoreError, target: &Path, begun: bool, goes_on: bool) -> String {
+    let shown = target.display();
     if matches!(source, RestoreError::VolumeNotEmpty { .. }) {
         ", or choose --existing=keep or --existing=overwrite".to_owned()
+    } else if begun && goes_on {
+        format!(" ({shown} holds a part of it: the same command goes on with that)")
     } else if begun {
-        format!(" ({} holds a part of it: delete that)", target.display())
+        format!(" ({shown} holds a part of it: delete that)")
     } else {
         String::new()
     }

@@ -15,5 +15,6 @@ pub use access::{Access, Credentials, SignedUrl};
 pub use answer::Found;
 pub use error::StoreError;
 pub use location::{ObjectUrl, longest_prefix};
+pub(crate) use object::identity;
 pub use object::{Object, OpenError, S3};
 pub use upload::Upload;

@@ -8,6 +8,7 @@ that it does not take, or is known to read in another way, is left out:
   lists of names (GNU's incremental archives), volume labels and the like it makes files;
 - it decodes PAX values as UTF-8 or not, by hdrcharset;
 - it knows no empty PAX value, which takes back one from before;
+- it believes libarchive's name of a sparse file, which may lack directories, before its path;
 - in a field for a number it reads nothing after a NUL.
 """
 
@@ -52,6 +53,9 @@ def entries(data):
             return lines
         kind = KINDS.get(info.type)
         if kind is None or "hdrcharset" in info.pax_headers:
+            raise Skipped
+        path = info.pax_headers.get("path", "GNUSparseFile.")
+        if "GNU.sparse.name" in info.pax_headers and "GNUSparseFile." not in path:
             raise Skipped
         if any(value == "" for value in info.pax_headers.values()):
             raise Skipped

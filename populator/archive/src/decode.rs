@@ -4,23 +4,25 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::budget::{Budget, Share};
 use crate::error::RestoreError;
-use crate::fetch::Fetched;
+use crate::fetch::{Boundary, Fetched};
 use crate::format::Compression;
 use crate::identity::Identities;
 use crate::outcome::Verified;
 use crate::stream::Stream;
 use decryption::Age;
-use members::Members;
+use members::{Member, Members};
 pub(crate) use zstd_frames::declared_content;
 
 mod bzip2;
 mod decryption;
 mod gzip;
+mod inflate;
 mod lz4;
 mod members;
 mod xz;
@@ -43,6 +45,26 @@ pub(crate) const MEMORY: u64 = (CHUNK * CHUNKS) as u64 + WINDOW_INCLUDED;
 /// Bytes of memory that decryption takes: its chunks, and what the library holds of two.
 pub(crate) const DECRYPTION: u64 = (decryption::CHUNK * (CHUNKS + 2)) as u64;
 
+/// Bytes of output between two places where decoding can go on; with what such a place takes, no more
+/// than a few exist at a time.
+const POINTS: u64 = 1 << 20;
+
+/// Where decoding can go on, and what that takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Point {
+    /// Bytes of the object before it.
+    pub(crate) packed: u64,
+    /// Bytes that those unpack to.
+    pub(crate) unpacked: u64,
+    /// From where the object is to be fetched.
+    pub(crate) boundary: Boundary,
+    /// Whether a checksum covered everything before it, or will.
+    checked: bool,
+    /// Where it is not between two members of the object.
+    within: Option<gzip::Within>,
+}
+
 /// One compression format, or encryption, and the [`Input`] that it decodes.
 pub(crate) trait Decoder: Send {
     /// Fills a part of `output` and says how much; 0 says that the input ended where it should and
@@ -52,8 +74,22 @@ pub(crate) trait Decoder: Send {
     /// Whether a checksum covered everything that was decoded.
     fn is_checked(&self) -> bool;
 
+    /// Where the decoder is, if decoding can go on there. Asked when that would be of use, and again
+    /// after every part of the output until there is such a place.
+    fn point(&mut self) -> Option<Place> {
+        None
+    }
+
     /// [`Input::digest`], once that has been decoded to its end.
     fn digest(&self) -> Option<[u8; 32]>;
+}
+
+/// What a decoder says of a [`Point`].
+pub(crate) struct Place {
+    packed: u64,
+    boundary: Boundary,
+    checked: bool,
+    within: Option<gzip::Within>,
 }
 
 /// What is known once a stream has been read to its end.
@@ -74,14 +110,23 @@ pub(crate) enum Input {
 
 /// The reading end of a decoding thread.
 pub(crate) struct Pipe {
-    chunks: Option<Receiver<Result<Vec<u8>, RestoreError>>>,
+    chunks: Option<Receiver<Result<Chunk, RestoreError>>>,
     empties: Option<SyncSender<Vec<u8>>>,
     current: Vec<u8>,
     used: usize,
+    /// The last one in what was read before the current chunk, and the one in that.
+    points: [Option<Arc<Point>>; 2],
     position: u64,
     finished: Option<Finished>,
     cancel: CancellationToken,
     thread: Option<JoinHandle<Option<Finished>>>,
+}
+
+/// A piece of what was decoded.
+struct Chunk {
+    bytes: Vec<u8>,
+    /// In it, or at its end.
+    point: Option<Arc<Point>>,
 }
 
 /// What the decoding stage needs besides its input.
@@ -127,27 +172,51 @@ fn skip_frame(input: &mut Input) -> Result<bool, RestoreError> {
     Ok(input.read_full(&mut size)? == 4 && input.skip(u64::from(u32::from_le_bytes(size)))?)
 }
 
-/// Starts what `compression` needs.
+/// Starts what `compression` needs, at its beginning or where it is to go on: `input` is there.
 pub(crate) fn start(
     compression: Compression,
     input: Input,
+    from: Option<Point>,
     means: Means,
 ) -> Result<Input, RestoreError> {
     let cancel = means.cancel.clone();
+    let position = from.as_ref().map_or(0, |point| point.unpacked);
     let decoder: Box<dyn Decoder> = match compression {
         Compression::None => return Ok(input),
-        Compression::Gzip => Box::new(Members::<gzip::Gzip>::new(input, means)?),
-        Compression::Zstd => Box::new(zstd_frames::Zstd::in_parallel(input, means)?),
-        Compression::Xz => Box::new(Members::<xz::Xz>::new(input, means)?),
-        Compression::Bzip2 => Box::new(Members::<bzip2::Bzip2>::new(input, means)?),
+        Compression::Gzip => Box::new(match from {
+            None => Members::<gzip::Gzip>::new(input, means)?,
+            Some(point) => {
+                let within = point.within.map(gzip::Gzip::resume).transpose()?;
+                Members::resume(input, means, within, point.checked)
+            }
+        }),
+        Compression::Zstd => Box::new(match from {
+            None => zstd_frames::Zstd::in_parallel(input, means)?,
+            Some(point) => zstd_frames::Zstd::in_parallel(input, means)?.resumed(point.checked),
+        }),
+        Compression::Xz => Box::new(members::<xz::Xz>(input, from, means)?),
+        Compression::Bzip2 => Box::new(members::<bzip2::Bzip2>(input, from, means)?),
+        // Has no points.
         Compression::Lz4 => Box::new(lz4::Lz4::new(input, means)),
     };
-    spawn("archive-decode", decoder, CHUNK, cancel)
+    spawn("archive-decode", decoder, position, CHUNK, cancel)
 }
 
 /// A decoder of zstd that works when it is asked.
 pub(crate) fn zstd(input: Input, means: Means) -> Box<dyn Decoder> {
     Box::new(zstd_frames::Zstd::new(input, means))
+}
+
+/// For formats whose points lie between members.
+fn members<M: Member>(
+    input: Input,
+    from: Option<Point>,
+    means: Means,
+) -> Result<Members<M>, RestoreError> {
+    match from {
+        None => Members::new(input, means),
+        Some(point) => Ok(Members::resume(input, means, None, point.checked)),
+    }
 }
 
 /// Finds the key of an object that is encrypted with age, and starts to decrypt it.
@@ -159,13 +228,14 @@ pub(crate) fn decrypt(
 ) -> Result<Input, RestoreError> {
     let decoder = Box::new(Age::open(input, identities, work_factor, means)?);
     let cancel = means.cancel.clone();
-    spawn("archive-decrypt", decoder, decryption::CHUNK, cancel)
+    spawn("archive-decrypt", decoder, 0, decryption::CHUNK, cancel)
 }
 
-/// Starts a thread that decodes `chunk` bytes at a time.
+/// Starts a thread that decodes `chunk` bytes at a time; what it decodes begins at `position`.
 fn spawn(
     name: &str,
     decoder: Box<dyn Decoder>,
+    position: u64,
     chunk: usize,
     cancel: CancellationToken,
 ) -> Result<Input, RestoreError> {
@@ -179,7 +249,7 @@ fn spawn(
     let stop = cancel.clone();
     let thread = thread::Builder::new()
         .name(name.into())
-        .spawn(move || run(decoder, chunk, &stop, &sender, &returned))
+        .spawn(move || run(decoder, position, chunk, &stop, &sender, &returned))
         .map_err(|error| RestoreError::NodeError {
             what: format!("starting a thread: {error}"),
         })?;
@@ -188,7 +258,8 @@ fn spawn(
         empties: Some(empties),
         current: Vec::new(),
         used: 0,
-        position: 0,
+        points: [None, None],
+        position,
         finished: None,
         cancel,
         thread: Some(thread),
@@ -198,18 +269,23 @@ fn spawn(
 /// The thread: decodes until the end, an error, or until nobody wants more.
 fn run(
     mut decoder: Box<dyn Decoder>,
+    begin: u64,
     size: usize,
     cancel: &CancellationToken,
-    sender: &SyncSender<Result<Vec<u8>, RestoreError>>,
+    sender: &SyncSender<Result<Chunk, RestoreError>>,
     returned: &Receiver<Vec<u8>>,
 ) -> Option<Finished> {
-    while let Ok(mut chunk) = returned.recv() {
-        chunk.resize(size, 0);
-        let filled = fill(&mut *decoder, &mut chunk, cancel);
+    let (mut position, mut last_point) = (begin, begin);
+    while let Ok(mut bytes) = returned.recv() {
+        bytes.resize(size, 0);
+        let wanted_from = last_point + POINTS;
+        let filled = fill(&mut *decoder, &mut bytes, position, wanted_from, cancel);
         let (message, last) = match filled {
-            Ok(count) => {
-                chunk.truncate(count);
-                (Ok(chunk), count == 0)
+            Ok((count, point)) => {
+                bytes.truncate(count);
+                position += count as u64;
+                last_point = point.as_ref().map_or(last_point, |point| point.unpacked);
+                (Ok(Chunk { bytes, point }), count == 0)
             }
             Err(error) => (Err(error), true),
         };
@@ -226,23 +302,55 @@ fn run(
     Some(Finished { verified, digest })
 }
 
-/// Fills the whole chunk unless the end comes first.
+/// Fills the whole chunk, which begins at `position`, unless the end comes first. Looks for a point
+/// from `wanted_from` on.
 fn fill(
     decoder: &mut dyn Decoder,
     chunk: &mut [u8],
+    position: u64,
+    wanted_from: u64,
     cancel: &CancellationToken,
-) -> Result<usize, RestoreError> {
+) -> Result<(usize, Option<Arc<Point>>), RestoreError> {
     if cancel.is_cancelled() {
         return Err(RestoreError::Cancelled);
     }
-    let mut filled = 0;
+    let (mut filled, mut point) = (0, None);
     while filled < chunk.len() {
         match decoder.decode(&mut chunk[filled..])? {
             0 => break,
             count => filled += count,
         }
+        let unpacked = position + filled as u64;
+        if point.is_none() && unpacked >= wanted_from {
+            point = decoder.point().map(|place| place.after(unpacked));
+        }
     }
-    Ok(filled)
+    Ok((filled, point))
+}
+
+impl Point {
+    /// In an object that is read as it is stored.
+    pub(crate) fn stored(position: u64, boundary: Boundary) -> Self {
+        Self {
+            packed: position,
+            unpacked: position,
+            boundary,
+            checked: false,
+            within: None,
+        }
+    }
+}
+
+impl Place {
+    fn after(self, unpacked: u64) -> Arc<Point> {
+        Arc::new(Point {
+            packed: self.packed,
+            unpacked,
+            boundary: self.boundary,
+            checked: self.checked,
+            within: self.within,
+        })
+    }
 }
 
 pub(crate) fn lost_thread() -> RestoreError {
@@ -260,6 +368,15 @@ impl Input {
                 digest,
             }),
             Self::Thread(pipe) => pipe.finished,
+        }
+    }
+
+    /// Where fetching can go on so that all from the position on comes again; `None` where that is
+    /// only at the object's begin.
+    fn boundary(&self) -> Option<Boundary> {
+        match self {
+            Self::Fetched(fetched) => Some(fetched.boundary().clone()),
+            Self::Thread(_) => None,
         }
     }
 
@@ -309,6 +426,13 @@ impl Stream for Input {
             Self::Thread(pipe) => pipe.position(),
         }
     }
+
+    fn point(&self) -> Option<Arc<Point>> {
+        match self {
+            Self::Fetched(fetched) => fetched.point(),
+            Self::Thread(pipe) => pipe.point(),
+        }
+    }
 }
 
 impl Stream for Pipe {
@@ -321,7 +445,12 @@ impl Stream for Pipe {
             };
             // A thread that has ended wants no more chunks.
             let _ = empties.send(empty);
-            self.current = chunks.recv().map_err(|_| lost_thread())??;
+            let chunk = chunks.recv().map_err(|_| lost_thread())??;
+            self.current = chunk.bytes;
+            if let Some(last) = self.points[1].take() {
+                self.points[0] = Some(last);
+            }
+            self.points[1] = chunk.point;
             if self.current.is_empty() {
                 // Decoders end where the object ends, so only a thread that died has no sum.
                 self.finished = Some(self.join().ok_or_else(lost_thread)?);
@@ -337,6 +466,11 @@ impl Stream for Pipe {
 
     fn position(&self) -> u64 {
         self.position
+    }
+
+    fn point(&self) -> Option<Arc<Point>> {
+        let passed = |point: &&Arc<Point>| point.unpacked <= self.position;
+        self.points.iter().rev().flatten().find(passed).cloned()
     }
 }
 
@@ -366,7 +500,7 @@ mod tests {
     fn a_thread_that_dies_is_an_error_and_no_end() {
         for good in [0, 1, 20] {
             let cancel = CancellationToken::new();
-            let mut pipe = spawn("test", Box::new(Buggy(good)), CHUNK, cancel).unwrap();
+            let mut pipe = spawn("test", Box::new(Buggy(good)), 0, CHUNK, cancel).unwrap();
             let wanted = (good * CHUNK) as u64;
             assert!(pipe.skip(wanted).unwrap());
             assert_eq!(pipe.skip(1).unwrap_err().reason(), "NodeError");

@@ -13,7 +13,7 @@ use crate::options::Options;
 use crate::outcome::Verified;
 use crate::path::BeneathRoot;
 use crate::progress::Progress;
-use crate::reading::Reading;
+use crate::reading::{Aim, Reading};
 use crate::source::Source;
 
 /// An archive that was read to its end.
@@ -106,9 +106,13 @@ pub fn examine(
     runtime: &Handle,
     mut see: impl FnMut(Listed<'_>),
 ) -> Result<Examined, RestoreError> {
-    let tar = Content::Tar;
-    let mut reading = Reading::begin(source, tar, options, 0, progress, cancel, runtime)?;
-    let mut reader = reading.entries(options);
+    let aim = Aim {
+        content: Content::Tar,
+        memory: 0,
+        from: None,
+    };
+    let mut reading = Reading::begin(source, aim, options, progress, cancel, runtime)?;
+    let mut reader = reading.entries(options)?;
     let (mut files, mut directories, mut links, mut data) = (0, 0, 0, 0_u64);
     while let Some(entry) = reader.next_entry()? {
         if cancel.is_cancelled() {
@@ -119,7 +123,7 @@ pub fn examine(
         match &entry.kind {
             Kind::File(layout) => {
                 files += 1;
-                data = data.saturating_add(stored(layout));
+                data = data.saturating_add(layout.data());
             }
             Kind::Directory => directories += 1,
             Kind::Symlink(_) | Kind::HardLink(_) => links += 1,
@@ -151,15 +155,6 @@ fn plain(name: &[u8]) -> String {
     match shown.strip_prefix('"').and_then(|it| it.strip_suffix('"')) {
         Some(inside) if inside.as_bytes() == name => inside.to_owned(),
         _ => shown,
-    }
-}
-
-fn stored(layout: &Layout) -> u64 {
-    match layout {
-        Layout::Dense(size) => *size,
-        Layout::Sparse { extents, .. } => extents
-            .iter()
-            .fold(0, |sum: u64, extent| sum.saturating_add(extent.length)),
     }
 }
 

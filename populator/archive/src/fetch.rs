@@ -7,12 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::decode::Point;
 use crate::error::RestoreError;
 use crate::progress::Progress;
 use crate::source::{Retry, Source, SourceError, SourceErrorKind};
@@ -73,8 +75,41 @@ impl Fetching {
     const RANGE_MIN: u64 = 64 << 10;
 }
 
+/// A place between two ranges, where fetching can go on.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Boundary {
+    /// Bytes of the object before it.
+    pub(crate) offset: u64,
+    /// Of those.
+    #[serde(with = "hash_state")]
+    hash: Sha256,
+}
+
+/// A hash that goes on later, as the hexadecimal digits of its state.
+mod hash_state {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use sha2::Sha256;
+    use sha2::digest::common::hazmat::{SerializableState, SerializedState};
+
+    pub(super) fn serialize<S: Serializer>(hash: &Sha256, to: S) -> Result<S::Ok, S::Error> {
+        hex::serde::serialize(SerializableState::serialize(hash), to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Sha256, D::Error> {
+        let bytes = hex::decode(String::deserialize(from)?).map_err(D::Error::custom)?;
+        let state = SerializedState::<Sha256>::try_from(bytes.as_slice());
+        let hash = state
+            .ok()
+            .and_then(|it| SerializableState::deserialize(&it).ok());
+        hash.ok_or_else(|| D::Error::custom("this is no state of SHA-256"))
+    }
+}
+
 enum Piece {
-    Data(Bytes),
+    /// A range, and where it begins.
+    Data(Bytes, Boundary),
     /// All bytes have been sent; this is their SHA-256.
     End([u8; 32]),
     Failed(RestoreError),
@@ -85,14 +120,17 @@ pub(crate) struct Fetched {
     pieces: mpsc::Receiver<Piece>,
     current: Bytes,
     position: u64,
+    /// Where the current piece begins.
+    boundary: Boundary,
     digest: Option<[u8; 32]>,
     progress: Arc<Progress>,
     _task: AbortOnDropHandle<()>,
 }
 
-/// Begins to fetch the whole of `source` on `runtime`.
+/// Begins to fetch `source` on `runtime`, to its end.
 pub(crate) fn start(
     source: Arc<dyn Source>,
+    from: Boundary,
     fetching: Fetching,
     progress: Arc<Progress>,
     cancel: CancellationToken,
@@ -100,12 +138,13 @@ pub(crate) fn start(
 ) -> Fetched {
     let (sender, pieces) = mpsc::channel(1);
     let counted = Arc::clone(&progress);
+    let begin = from.clone();
     let task = runtime.spawn(async move {
         let last = tokio::select! {
             // First, so that the reader learns that it was cancelled and not only that no more comes.
             biased;
             () = cancel.cancelled() => Piece::Failed(RestoreError::Cancelled),
-            last = forward(source, fetching, counted, &sender) => last,
+            last = forward(source, begin, fetching, counted, &sender) => last,
         };
         // Nobody listens any more when the restore has failed elsewhere.
         let _ = sender.send(last).await;
@@ -113,7 +152,8 @@ pub(crate) fn start(
     Fetched {
         pieces,
         current: Bytes::new(),
-        position: 0,
+        position: from.offset,
+        boundary: from,
         digest: None,
         progress,
         _task: AbortOnDropHandle::new(task),
@@ -123,6 +163,7 @@ pub(crate) fn start(
 /// Sends all data in order and returns what comes after them.
 async fn forward(
     source: Arc<dyn Source>,
+    from: Boundary,
     fetching: Fetching,
     progress: Arc<Progress>,
     sender: &mpsc::Sender<Piece>,
@@ -130,7 +171,7 @@ async fn forward(
     let parallel = fetching.parallel;
     let fetching = Arc::new(fetching);
     // Tasks of their own, so that bodies are read on while the decoder is busy and nobody polls here.
-    let mut ranges = stream::iter(ranges(source.length(), fetching.range))
+    let mut ranges = stream::iter(ranges(from.offset..source.length(), fetching.range))
         .map(|range| {
             let (source, fetching) = (Arc::clone(&source), Arc::clone(&fetching));
             let progress = Arc::clone(&progress);
@@ -139,7 +180,7 @@ async fn forward(
             }))
         })
         .buffered(parallel);
-    let mut digest = Sha256::new();
+    let mut boundary = from;
     while let Some(range) = ranges.next().await {
         let bytes = match range {
             Ok(Ok(bytes)) => bytes,
@@ -150,19 +191,22 @@ async fn forward(
                 });
             }
         };
-        digest.update(&bytes);
-        if sender.send(Piece::Data(bytes)).await.is_err() {
+        let begin = boundary.clone();
+        boundary.offset += bytes.len() as u64;
+        boundary.hash.update(&bytes);
+        if sender.send(Piece::Data(bytes, begin)).await.is_err() {
             break;
         }
     }
-    Piece::End(digest.finalize().into())
+    Piece::End(boundary.hash.finalize().into())
 }
 
-/// `length` bytes in pieces of `step`, the last one perhaps shorter.
-fn ranges(length: u64, step: u64) -> impl Iterator<Item = Range<u64>> {
-    (0..length.div_ceil(step)).map(move |index| {
-        let start = index * step;
-        start..length.min(start.saturating_add(step))
+/// A range in pieces of `step`, the last one perhaps shorter.
+fn ranges(all: Range<u64>, step: u64) -> impl Iterator<Item = Range<u64>> {
+    let count = all.end.saturating_sub(all.start).div_ceil(step);
+    (0..count).map(move |index| {
+        let start = all.start + index * step;
+        start..all.end.min(start.saturating_add(step))
     })
 }
 
@@ -204,13 +248,18 @@ impl Fetched {
     pub(crate) fn digest(&self) -> Option<[u8; 32]> {
         self.digest
     }
+
+    /// The last place at or before the position where fetching can go on.
+    pub(crate) fn boundary(&self) -> &Boundary {
+        &self.boundary
+    }
 }
 
 impl Stream for Fetched {
     fn fill(&mut self) -> Result<&[u8], RestoreError> {
         while self.current.is_empty() && self.digest.is_none() {
             match self.pieces.blocking_recv() {
-                Some(Piece::Data(bytes)) => self.current = bytes,
+                Some(Piece::Data(bytes, begin)) => (self.current, self.boundary) = (bytes, begin),
                 Some(Piece::End(digest)) => self.digest = Some(digest),
                 Some(Piece::Failed(error)) => return Err(error),
                 // It panicked, or the runtime was shut down under us; nobody gave the restore up.
@@ -234,6 +283,11 @@ impl Stream for Fetched {
     fn position(&self) -> u64 {
         self.position
     }
+
+    fn point(&self) -> Option<Arc<Point>> {
+        let stored = Point::stored(self.position, self.boundary.clone());
+        Some(Arc::new(stored))
+    }
 }
 
 #[cfg(test)]
@@ -242,9 +296,27 @@ mod tests {
 
     #[test]
     fn ranges_cover_the_object_once() {
-        assert_eq!(ranges(10, 4).collect::<Vec<_>>(), [0..4, 4..8, 8..10]);
-        assert_eq!(ranges(8, 4).collect::<Vec<_>>(), [0..4, 4..8]);
-        assert_eq!(ranges(0, 4).count(), 0);
+        assert_eq!(ranges(0..10, 4).collect::<Vec<_>>(), [0..4, 4..8, 8..10]);
+        assert_eq!(ranges(3..11, 4).collect::<Vec<_>>(), [3..7, 7..11]);
+        assert_eq!(ranges(0..0, 4).count(), 0);
+        assert_eq!(ranges(9..9, 4).count(), 0);
+    }
+
+    #[test]
+    fn a_hash_goes_on_where_it_was() {
+        let mut boundary = Boundary::default();
+        boundary.hash.update(b"some by");
+        let written = serde_json::to_string(&boundary).unwrap();
+        let mut read: Boundary = serde_json::from_str(&written).unwrap();
+        read.hash.update(b"tes");
+        assert_eq!(read.hash.finalize(), Sha256::digest(b"some bytes"));
+        for wrong in [
+            written.replace("\"hash\":\"", "\"hash\":\"00"),
+            written.replace("\"hash\":\"", "\"hash\":\"x"),
+            written.replace("offset", "place"),
+        ] {
+            assert!(serde_json::from_str::<Boundary>(&wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::printable;
 use crate::tar_reader::header;
 
 /// What an object is, from the outside in: `tar.zst.age` is tar in zstd in age.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Format {
     /// What there is in the end.
     pub content: Content,
@@ -17,7 +19,7 @@ pub struct Format {
 }
 
 /// The compressions that are read. A new one enters here and in `decode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Compression {
     /// Not compressed.
     None,
@@ -34,7 +36,7 @@ pub enum Compression {
 }
 
 /// What can be restored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
     /// A tar archive: files for a directory.
     Tar,

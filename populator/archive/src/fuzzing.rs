@@ -9,7 +9,7 @@ use crate::entry::{Entry, Kind, Layout};
 use crate::error::RestoreError;
 use crate::limits::Limits;
 use crate::stream::Memory;
-use crate::tar_reader::TarReader;
+use crate::tar_reader::{Mark, TarReader};
 
 /// Sparse files beyond this size are not compared by their content: of their holes nothing is stored.
 const EXPANDED_MAX: u64 = 1 << 20;
@@ -49,7 +49,7 @@ pub fn entries(bytes: &[u8]) -> Result<Vec<Seen>, RestoreError> {
         headers: 64 << 10,
         ..Limits::default()
     };
-    let mut reader = TarReader::new(Memory::new(bytes), limits);
+    let mut reader = TarReader::new(Memory::new(bytes), limits, Mark::default())?;
     let mut all = Vec::new();
     while let Some(entry) = reader.next_entry()? {
         let mut stored = Vec::new();

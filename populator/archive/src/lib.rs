@@ -12,12 +12,14 @@
 //! | `examine` | entries are looked at and nothing is written |
 //! | `pack`, `index` | the way back: a tree becomes an archive of our own, with an index of its entries |
 //! | `stream` | how bytes pass between the stages |
+//! | `checkpoint` | how far a restore is, so that it can go on |
 //! | `budget` | the memory that all restores share |
 //! | `options`, `selection`, `ownership`, `limits`, `identity` | what a caller chooses |
 //! | `progress`, `outcome`, `error` | what a caller sees: on the way, at the end, and why not |
 
 mod acl;
 mod budget;
+mod checkpoint;
 mod decode;
 mod entry;
 mod error;
@@ -44,6 +46,7 @@ mod stream;
 mod tar_reader;
 
 pub use budget::{Budget, WINDOW_MAX};
+pub use checkpoint::Checkpoints;
 pub use error::RestoreError;
 pub use examine::{Examined, Listed, examine};
 pub use fetch::Fetching;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::decode::Point;
 use crate::error::RestoreError;
 use crate::progress::Progress;
 use crate::stream::Stream;
@@ -94,5 +95,9 @@ impl<S: Stream> Stream for Limited<S> {
 
     fn position(&self) -> u64 {
         self.stream.position()
+    }
+
+    fn point(&self) -> Option<Arc<Point>> {
+        self.stream.point()
     }
 }

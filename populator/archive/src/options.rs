@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::budget::Budget;
+use crate::checkpoint::Checkpoints;
 use crate::fetch::Fetching;
 use crate::identity::Identities;
 use crate::limits::Limits;
@@ -36,6 +37,8 @@ pub struct Options {
     /// Whether it is a failure that something in the archive cannot be restored, such as an attribute
     /// that the file system does not take. Otherwise it is told in [`Outcome::lost`](crate::Outcome).
     pub strict: bool,
+    /// Whether the restore can be interrupted and go on.
+    pub checkpoints: Option<Checkpoints>,
     /// The SHA-256 that the stored object has to have.
     pub sha256: Option<[u8; 32]>,
     /// How far the data have to be verified; what is less fails the restore.
@@ -99,6 +102,7 @@ impl Options {
             existing: Existing::Refuse,
             limits: Limits::default(),
             strict: false,
+            checkpoints: None,
             sha256: None,
             required: Verified::None,
         }

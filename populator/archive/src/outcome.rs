@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::printable;
 use crate::format::Format;
 
@@ -50,6 +52,11 @@ pub struct Outcome {
     pub bytes_written: u64,
     /// Bytes received from the store, repeated ranges included.
     pub bytes_fetched: u64,
+    /// Bytes that an attempt before, which was interrupted, had fetched and that were fetched again;
+    /// those that it fetched after its last sign of life are not known.
+    pub fetched_again: u64,
+    /// From which byte of the object on this attempt fetched it, where one before was interrupted.
+    pub resumed_at: Option<u64>,
     /// How far the data are known to be right.
     pub verified: Verified,
     /// SHA-256 of the stored object, in hexadecimal.
@@ -63,11 +70,11 @@ pub struct Outcome {
 }
 
 /// What was not restored, by kind. Nothing is left out silently.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Losses(BTreeMap<String, Loss>);
 
 /// The losses of one kind.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
     /// How many entries it happened to.
     pub count: u64,

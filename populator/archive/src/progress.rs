@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 /// The live counters of one restore. They are independent of one another, so relaxed order will do.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -13,7 +15,7 @@ pub struct Progress {
 }
 
 /// What the counters showed at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Bytes in the stored object; 0 until the restore has begun.
     pub length: u64,
@@ -40,11 +42,16 @@ impl Progress {
         }
     }
 
-    /// A restore begins (again): everything but the total is zero.
-    pub(crate) fn begin(&self, length: u64) {
-        self.length.store(length, Ordering::Relaxed);
-        for counter in [&self.fetched, &self.consumed, &self.written, &self.entries] {
-            counter.store(0, Ordering::Relaxed);
+    /// A restore begins, or goes on from where another one was.
+    pub(crate) fn begin(&self, from: Snapshot) {
+        for (counter, value) in [
+            (&self.length, from.length),
+            (&self.fetched, from.fetched),
+            (&self.consumed, from.consumed),
+            (&self.written, from.written),
+            (&self.entries, from.entries),
+        ] {
+            counter.store(value, Ordering::Relaxed);
         }
     }
 

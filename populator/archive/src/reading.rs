@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::budget::{Share, WINDOW_MAX};
+use crate::checkpoint::Record;
 use crate::decode::{self, Input, Means};
 use crate::error::RestoreError;
 use crate::fetch;
@@ -17,10 +18,10 @@ use crate::index::reader::IndexReader;
 use crate::limits::Limited;
 use crate::options::Options;
 use crate::outcome::Verified;
-use crate::progress::Progress;
+use crate::progress::{Progress, Snapshot};
 use crate::source::Source;
 use crate::stream::Stream as _;
-use crate::tar_reader::{TarReader, header};
+use crate::tar_reader::{Mark, TarReader, header};
 
 /// An object that is being read. All its stages end with it.
 pub(crate) struct Reading {
@@ -32,9 +33,21 @@ pub(crate) struct Reading {
     /// What an archive of our own says of its entries, and whether they were compared with it.
     index: Option<IndexReader>,
     indexed: bool,
-    format: Format,
+    /// Where its entries begin, or go on.
+    mark: Mark,
+    pub(crate) format: Format,
     _stop: DropGuard,
     _share: Share,
+}
+
+/// What is to be read of an object, and by whom.
+#[derive(Clone, Copy)]
+pub(crate) struct Aim<'a> {
+    pub(crate) content: Content,
+    /// Bytes of the budget for what the caller does itself.
+    pub(crate) memory: u64,
+    /// From where it goes on.
+    pub(crate) from: Option<&'a Record>,
 }
 
 /// What was read, to its end.
@@ -59,7 +72,12 @@ pub fn identify(
     let mut options = options.clone();
     options.fetching.parallel = 1;
     let progress = Arc::default();
-    let (mut reading, seen) = Reading::open(source, &options, 0, &progress, cancel, runtime)?;
+    let aim = Aim {
+        content: Content::Raw,
+        memory: 0,
+        from: None,
+    };
+    let (mut reading, seen) = Reading::open(source, aim, &options, &progress, cancel, runtime)?;
     reading.format.content = match seen {
         Seen::Other => Content::Raw,
         Seen::Foreign(name) => return Err(not_an_archive(format!("it is {name}"))),
@@ -69,19 +87,22 @@ pub fn identify(
 }
 
 impl Reading {
-    /// Begins to read `source`, which is to have such content, with `memory` bytes of the budget for what
-    /// the caller does itself. Blocks, so never on one of `runtime`'s workers.
+    /// Begins to read `source`, or goes on. Blocks, so never on one of `runtime`'s workers.
     pub(crate) fn begin(
         source: Arc<dyn Source>,
-        content: Content,
+        aim: Aim<'_>,
         options: &Options,
-        memory: u64,
         progress: &Arc<Progress>,
         cancel: &CancellationToken,
         runtime: &Handle,
     ) -> Result<Self, RestoreError> {
-        let (mut reading, seen) = Self::open(source, options, memory, progress, cancel, runtime)?;
+        let (mut reading, seen) = Self::open(source, aim, options, progress, cancel, runtime)?;
+        let content = aim.content;
         reading.format.content = content;
+        if aim.from.is_some() {
+            // It was looked at in the attempt before.
+            return Ok(reading);
+        }
         let compressed = reading.format.compression != Compression::None;
         let what = if compressed {
             "what is compressed in it"
@@ -110,15 +131,20 @@ impl Reading {
     /// Starts the stages, and looks at what they give first.
     fn open(
         source: Arc<dyn Source>,
+        aim: Aim<'_>,
         options: &Options,
-        memory: u64,
         progress: &Arc<Progress>,
         cancel: &CancellationToken,
         runtime: &Handle,
     ) -> Result<(Self, Seen), RestoreError> {
         let begun = Instant::now();
+        let from = aim.from;
         let length = source.length();
-        progress.begin(length);
+        progress.begin(Snapshot {
+            length,
+            consumed: from.map_or(0, Record::offset),
+            ..from.map_or_else(Snapshot::default, |record| record.progress)
+        });
         if length == 0 {
             return Err(RestoreError::ArchiveEmpty {
                 found: "the object has 0 bytes",
@@ -130,7 +156,7 @@ impl Reading {
         } else {
             decode::DECRYPTION
         };
-        let fixed = decode::MEMORY + index::reader::MEMORY + decryption + memory;
+        let fixed = decode::MEMORY + index::reader::MEMORY + decryption + aim.memory;
         let fetching = options
             .fetching
             .clone()
@@ -144,7 +170,14 @@ impl Reading {
         let counted = Arc::clone(progress);
         let asking = fetching.clone();
         let object = Arc::clone(&source);
-        let fetched = fetch::start(object, fetching, counted, stop.clone(), runtime);
+        let mark = from.map(|record| record.mark.clone()).unwrap_or_default();
+        let boundary = mark.point.as_ref().map(|point| point.boundary.clone());
+        let boundary = boundary.unwrap_or_default();
+        let mut fetched = fetch::start(object, boundary, fetching, counted, stop.clone(), runtime);
+        let packed = mark.point.as_ref().map_or(0, |point| point.packed);
+        if !fetched.skip(packed - fetched.position())? {
+            return Err(RestoreError::truncated("it ends where it had more before"));
+        }
         let mut input = Input::Fetched(Box::new(fetched));
         let means = Means {
             budget: Arc::clone(&options.budget),
@@ -153,12 +186,18 @@ impl Reading {
             runtime: runtime.clone(),
         };
         let limits = options.limits.clone();
-        let encrypted = format::is_encrypted(input.fill()?);
+        let encrypted = match from {
+            Some(record) => record.format.encrypted,
+            None => format::is_encrypted(input.fill()?),
+        };
         if encrypted {
             input = decode::decrypt(input, &options.identities, limits.work_factor, &means)?;
         }
         let start = input.fill()?;
-        let compression = Compression::detect(start);
+        let compression = match from {
+            Some(record) => record.format.compression,
+            None => Compression::detect(start),
+        };
         let least = match compression {
             Compression::None if !encrypted => length,
             Compression::Zstd => decode::declared_content(start),
@@ -169,9 +208,12 @@ impl Reading {
         } else {
             None
         };
-        let decoded = decode::start(compression, input, means)?;
+        let decoded = decode::start(compression, input, mark.point.clone(), means)?;
         let mut content = Limited::new(decoded, limits, Arc::clone(progress));
-        let seen = Seen::detect(content.fill()?);
+        let seen = match from {
+            Some(_) => Seen::Tar,
+            None => Seen::detect(content.fill()?),
+        };
         let format = Format {
             content: Content::Raw,
             compression,
@@ -182,6 +224,7 @@ impl Reading {
             least,
             index,
             indexed: false,
+            mark,
             begun,
             format,
             _stop: guard,
@@ -191,13 +234,19 @@ impl Reading {
     }
 
     /// The entries of a tar archive, compared with its index where it has one.
-    pub(crate) fn entries(&mut self, options: &Options) -> TarReader<&mut Limited<Input>> {
-        let mut entries = TarReader::new(&mut self.content, options.limits.clone());
-        if let Some(index) = self.index.take() {
+    pub(crate) fn entries(
+        &mut self,
+        options: &Options,
+    ) -> Result<TarReader<&mut Limited<Input>>, RestoreError> {
+        let mark = std::mem::take(&mut self.mark);
+        let passed = mark.entries;
+        let mut entries = TarReader::new(&mut self.content, options.limits.clone(), mark)?;
+        if let Some(mut index) = self.index.take() {
+            index.pass_over(passed)?;
             entries.check_against(index);
             self.indexed = true;
         }
-        entries
+        Ok(entries)
     }
 
     /// After the last byte: whether it was the right one.

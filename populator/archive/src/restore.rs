@@ -6,14 +6,17 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use crate::checkpoint::Record;
 use crate::error::RestoreError;
 use crate::format::Content;
 use crate::options::{Existing, Options};
 use crate::outcome::Outcome;
 use crate::progress::Progress;
-use crate::reading::Reading;
+use crate::reading::{Aim, Reading};
 use crate::source::Source;
-use root::Root;
+use crate::stream::Stream;
+use crate::tar_reader::TarReader;
+use resumption::Left;
 use writer::Writer;
 
 mod choice;
@@ -21,20 +24,25 @@ mod content;
 mod crew;
 mod directories;
 mod image;
+mod keeper;
 mod metadata;
 mod pending;
 mod place;
+mod resumption;
 mod root;
+mod stamp;
+mod state;
 mod writer;
 
 pub use image::{ImageOutcome, restore_image};
 
 /// Restores the archive `source` into `directory`, which is empty but for `lost+found` unless the
-/// options allow more.
+/// options allow more, or holds what an attempt before left: with [`Options::checkpoints`] it goes on from
+/// the last of those.
 ///
 /// Blocks until everything is in place and durable (`syncfs`), or until the first failure; what is in
-/// the directory then must be thrown away. The calling thread does much of the writing, so it is one that
-/// may block, never one of `runtime`'s workers (that panics). Fetching happens on `runtime`.
+/// the directory then must be thrown away, unless it is gone on with. The calling thread does much of
+/// the writing, so it is one that may block, never one of `runtime`'s workers (that panics). Fetching happens on `runtime`.
 ///
 /// `cancel` ends it within a second, a system call that the kernel does not finish apart.
 pub fn restore(
@@ -45,42 +53,73 @@ pub fn restore(
     cancel: &CancellationToken,
     runtime: &Handle,
 ) -> Result<Outcome, RestoreError> {
-    let root = Root::new(directory, options)?;
+    let (root, mut begin, left) = resumption::begin(&*source, directory, options, progress)?;
+    let record = left.as_ref().map(|left| &left.record);
+    let resumed_at = record.map(Record::offset);
     let memory = content::MEMORY + crew::MEMORY;
-    let tar = Content::Tar;
-    let mut reading = Reading::begin(source, tar, options, memory, progress, cancel, runtime)?;
-    let mut reader = reading.entries(options);
-    let mut writer = Writer::new(root, options, progress, cancel)?;
-    while let Some(entry) = reader.next_entry()? {
-        if cancel.is_cancelled() {
-            return Err(RestoreError::Cancelled);
-        }
-        writer.entry(&entry, &mut reader)?;
-        progress.add_entry();
+    let aim = Aim {
+        content: Content::Tar,
+        memory,
+        from: record,
+    };
+    let mut reading = Reading::begin(source, aim, options, progress, cancel, runtime)?;
+    if let Some(keeper) = &mut begin.keeper {
+        keeper.set_format(reading.format);
+    }
+    let mut reader = reading.entries(options)?;
+    let mut writer = Writer::new(root, options, progress, cancel, begin)?;
+    if let Err(error) = write(&mut writer, &mut reader, left.as_ref(), progress, cancel) {
+        writer.leave();
+        return Err(error);
     }
     let (entries, begun) = (reader.entries(), reading.begun);
     let read = reading.end(options)?;
     if writer.counts.left_out == entries && options.existing != Existing::Keep {
         return Err(RestoreError::NothingSelected { entries });
     }
-    let (counts, lost, omitted) = writer.finish()?;
+    let done = writer.finish()?;
 
     let seen = progress.snapshot();
     Ok(Outcome {
         format: read.format,
         entries,
-        files: counts.files,
-        directories: counts.directories,
-        links: counts.links,
-        left_out: counts.left_out,
+        files: done.counts.files,
+        directories: done.counts.directories,
+        links: done.counts.links,
+        left_out: done.counts.left_out,
         bytes_written: seen.written,
         bytes_fetched: seen.fetched,
+        fetched_again: done.fetched_again,
+        resumed_at,
         verified: read.verified,
         sha256: read.sha256,
-        lost,
-        omitted,
+        lost: done.lost,
+        omitted: done.omitted,
         elapsed: begun.elapsed(),
     })
+}
+
+/// Restores all entries that are left.
+fn write(
+    writer: &mut Writer<'_>,
+    reader: &mut TarReader<impl Stream>,
+    left: Option<&Left>,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<(), RestoreError> {
+    let file = left.and_then(|left| left.file.as_ref().zip(left.record.part.as_ref()));
+    if let Some((file, part)) = file {
+        writer.go_on(file, part, reader)?;
+        progress.add_entry();
+    }
+    while let Some(entry) = reader.next_entry()? {
+        if cancel.is_cancelled() {
+            return Err(RestoreError::Cancelled);
+        }
+        writer.entry(&entry, reader)?;
+        progress.add_entry();
+    }
+    writer.end(reader.before())
 }
 
 #[cfg(test)]

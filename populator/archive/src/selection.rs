@@ -19,6 +19,7 @@ pub struct Selection {
     exclude: GlobSet,
     sub_path: Vec<u8>,
     strip: usize,
+    wished: String,
 }
 
 /// What is to be chosen, as people write it.
@@ -79,7 +80,13 @@ impl Selection {
             exclude: globs(wishes.exclude)?,
             sub_path,
             strip: wishes.strip_components,
+            wished: format!("{wishes:?}"),
         })
+    }
+
+    /// The wishes, as a text that is the same for the same.
+    pub(crate) fn as_wished(&self) -> &str {
+        &self.wished
     }
 
     /// Where an entry goes; `None` if it is not restored.

@@ -20,6 +20,10 @@ pub trait Source: Send + Sync {
     /// Bytes in the whole object.
     fn length(&self) -> u64;
 
+    /// What tells this object from every other that was or will be in its place (version, `ETag`);
+    /// `None` where nothing does. A restore that is interrupted goes on with the same one only.
+    fn identity(&self) -> Option<String>;
+
     /// Reads exactly `range`, which lies within the object. A shorter answer is taken for a broken
     /// connection and asked for again. Dropping the future gives the read up.
     fn read_at(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, SourceError>>;

@@ -1,5 +1,8 @@
 //! How bytes pass between the stages: borrowed from the producer's buffer, never copied on the way.
 
+use std::sync::Arc;
+
+use crate::decode::Point;
 use crate::error::RestoreError;
 
 /// A run of bytes that is read once, front to back.
@@ -12,6 +15,9 @@ pub(crate) trait Stream {
 
     /// How many bytes have been consumed so far.
     fn position(&self) -> u64;
+
+    /// The last place up to the position where reading can go on later; `None` for the begin.
+    fn point(&self) -> Option<Arc<Point>>;
 
     /// Fills `buffer` as far as the stream goes and says how far that was.
     fn read_full(&mut self, buffer: &mut [u8]) -> Result<usize, RestoreError> {
@@ -87,6 +93,10 @@ impl<S: Stream + ?Sized> Stream for &mut S {
     fn position(&self) -> u64 {
         (**self).position()
     }
+
+    fn point(&self) -> Option<Arc<Point>> {
+        (**self).point()
+    }
 }
 
 /// Bytes in memory, for the unit tests of the stages and for fuzzing.
@@ -122,5 +132,9 @@ impl Stream for Memory<'_> {
 
     fn position(&self) -> u64 {
         self.position as u64
+    }
+
+    fn point(&self) -> Option<Arc<Point>> {
+        None
     }
 }

@@ -3,6 +3,11 @@
 //! The layout of headers comes from the `tar` crate. Its entry iterator is not used: it does not know
 //! PAX sparse files and takes a missing end of archive for an end.
 
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::decode::Point;
 use crate::entry::{Device, Entry, Kind, Metadata, OwnerNames, Time};
 use crate::error::{RestoreError, printable};
 use crate::index::reader::IndexReader;
@@ -29,6 +34,7 @@ pub(crate) struct TarReader<S> {
     current: Vec<u8>,
     entries: u64,
     ledger: Option<Ledger>,
+    before: Before,
 }
 
 /// The index of the archive, and the data of the current entry against it.
@@ -37,6 +43,39 @@ struct Ledger {
     /// The digest that the data have to have, and that of what has been used of them.
     expected: Option<[u8; 32]>,
     hasher: blake3::Hasher,
+}
+
+/// Where the headers of the current entry begin, or what is behind the last.
+struct Before {
+    position: u64,
+    point: Option<Arc<Point>>,
+    entries: u64,
+    global: Pax,
+    global_bytes: u64,
+}
+
+/// Where reading can go on, and what is known there of what was before.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mark {
+    /// Bytes of the unpacked archive before it.
+    pub(crate) position: u64,
+    /// From where they are unpacked again to get there; `None` for the begin.
+    pub(crate) point: Option<Point>,
+    pub(crate) entries: u64,
+    global: Pax,
+    global_bytes: u64,
+    /// Where it is within the data of an entry, or in the padding behind them.
+    within: Option<Within>,
+}
+
+/// A place in the data of an entry.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Within {
+    remaining: u64,
+    padding: u64,
+    entry: Vec<u8>,
 }
 
 /// What the headers before an entry's own header said about it.
@@ -48,18 +87,30 @@ struct Extended {
 }
 
 impl<S: Stream> TarReader<S> {
-    pub(crate) fn new(stream: S, limits: Limits) -> Self {
-        Self {
+    /// Begins at a mark, which is at or behind the position of `stream`.
+    pub(crate) fn new(mut stream: S, limits: Limits, from: Mark) -> Result<Self, RestoreError> {
+        if !stream.skip(from.position - stream.position())? {
+            return Err(RestoreError::truncated("it ends where it had more before"));
+        }
+        let within = from.within.unwrap_or_default();
+        Ok(Self {
             stream,
             limits,
-            global: Pax::default(),
-            global_bytes: 0,
-            remaining: 0,
-            padding: 0,
-            current: Vec::new(),
-            entries: 0,
+            global: from.global.clone(),
+            global_bytes: from.global_bytes,
+            remaining: within.remaining,
+            padding: within.padding,
+            current: within.entry,
+            entries: from.entries,
             ledger: None,
-        }
+            before: Before {
+                position: from.position,
+                point: from.point.map(Arc::new),
+                entries: from.entries,
+                global: from.global,
+                global_bytes: from.global_bytes,
+            },
+        })
     }
 
     /// Compares every entry, and the data of those that are used, with what this index says.
@@ -76,11 +127,51 @@ impl<S: Stream> TarReader<S> {
         self.ledger.is_some()
     }
 
+    /// The place before the current entry, or before the end of the archive.
+    pub(crate) fn before(&self) -> Mark {
+        Mark {
+            position: self.before.position,
+            point: self.before.point.as_deref().cloned(),
+            entries: self.before.entries,
+            global: self.before.global.clone(),
+            global_bytes: self.before.global_bytes,
+            within: None,
+        }
+    }
+
+    /// The place in the current entry's data.
+    pub(crate) fn here(&self) -> Mark {
+        Mark {
+            position: self.stream.position(),
+            point: self.stream.point().as_deref().cloned(),
+            entries: self.entries,
+            global: self.global.clone(),
+            global_bytes: self.global_bytes,
+            within: Some(Within {
+                remaining: self.remaining,
+                padding: self.padding,
+                entry: self.current.clone(),
+            }),
+        }
+    }
+
+    /// Before the current entry is what was read so far.
+    fn begin_entry(&mut self) {
+        self.before = Before {
+            position: self.stream.position(),
+            point: self.stream.point(),
+            entries: self.entries,
+            global: self.global.clone(),
+            global_bytes: self.global_bytes,
+        };
+    }
+
     /// The next entry; `None` when the archive ended as it should and nothing but zeros came after.
     pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, RestoreError> {
         self.check_data()?;
         self.pass_over_data()?;
-        let begin = self.stream.position();
+        self.begin_entry();
+        let begin = self.before.position;
         let mut extended = Extended {
             pax: self.global.clone(),
             long_name: None,
@@ -314,11 +405,19 @@ impl<S: Stream> TarReader<S> {
             long_link,
             ..
         } = extended;
+        let is_named = pax.path.is_some();
         let path =
             one_of(pax.path.take(), long_name, || block.name()).map_err(|(one, other)| {
                 RestoreError::corrupt(format!("{one} is called {other} too"))
             })?;
-        let path = pax.sparse.name.clone().unwrap_or(path);
+        // GNU tar gives a stand-in as the path of a sparse file; libarchive gives the path, and where it
+        // is long (seen with 3.6.2) leaves the directories out of the other.
+        let stands_in = |part: &[u8]| part.starts_with(b"GNUSparseFile.");
+        let is_stand_in = path.split(|byte| *byte == b'/').any(stands_in);
+        let path = match &pax.sparse.name {
+            Some(name) if is_stand_in || !is_named => name.clone(),
+            _ => path,
+        };
         self.current.clone_from(&path);
         let target = one_of(pax.linkpath.take(), long_link, || block.link());
         let target = target.map_err(|(one, other)| {

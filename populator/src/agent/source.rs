@@ -22,6 +22,8 @@ mod answer;
 
 use answer::{Refusal, Said};
 
+use crate::store::identity;
+
 /// How long things may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -61,6 +63,7 @@ pub struct SignedSource {
     access: watch::Receiver<SignedAccess>,
     renewal: Duration,
     etag: Option<HeaderValue>,
+    identity: Option<String>,
     length: u64,
     fetched: Arc<AtomicU64>,
     counter: Counter,
@@ -85,6 +88,7 @@ impl SignedSource {
             access,
             renewal: limits.renewal,
             etag,
+            identity: identity(archive.etag.as_deref(), archive.version.as_deref()),
             length: u64::try_from(archive.size).ok()?,
             fetched: Arc::default(),
             counter,
@@ -218,6 +222,10 @@ impl SignedSource {
 impl Source for SignedSource {
     fn length(&self) -> u64 {
         self.length
+    }
+
+    fn identity(&self) -> Option<String> {
+        self.identity.clone()
     }
 
     fn read_at(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, SourceError>> {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use archive::{
-    Devices, Existing, Losses, Options, Outcome, Progress, RestoreError, Selection, Source as _,
-    Wishes,
+    Checkpoints, Devices, Existing, Losses, Options, Outcome, Progress, RestoreError, Retry,
+    Selection, Source as _, Wishes,
 };
 use clap::{Args, ValueEnum};
 use tokio::runtime::Handle;
@@ -77,6 +77,11 @@ pub struct Restore {
     #[arg(long, help_heading = "Choice")]
     devices: bool,
 
+    /// Keep checkpoints in this directory, outside of the one that is restored into: where the restore is
+    /// interrupted, by whatever it is, the same command goes on from the last. It is removed in the end
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "existing")]
+    state: Option<PathBuf>,
+
     /// Fail where the file system does not take something, such as an attribute, instead of telling
     #[arg(long, help_heading = "Choice")]
     strict: bool,
@@ -117,6 +122,7 @@ impl Restore {
                 Devices::Refuse
             },
             strict: self.strict,
+            checkpoints: self.state.as_ref().map(Checkpoints::new),
             ..self.settings.options()
         };
         self.owners.choose(&mut options)?;
@@ -133,6 +139,7 @@ impl Restore {
             (self.existing == ExistingFiles::Keep, "--existing keep"),
             (self.devices, "--devices"),
             (self.strict, "--strict"),
+            (self.state.is_some(), "--state"),
         ];
         given.iter().find(|(is, _)| *is).map(|(_, flag)| *flag)
     }
@@ -175,6 +182,7 @@ async fn entries(wanted: Restore, stop: CancellationToken) -> Result<(), Command
     let outcome = restored?.map_err(|source| CommandError::Restore {
         begun: !matches!(source, RestoreError::VolumeNotEmpty { .. })
             && counted.snapshot().entries > 0,
+        goes_on: wanted.state.is_some() && source.retry() == Retry::Transient,
         source,
         target: wanted.target.clone(),
     })?;
@@ -226,6 +234,13 @@ fn tell(wanted: &Restore, outcome: &Outcome, out: &mut impl Write) -> io::Result
         "  verified: {}; sha256: {}",
         outcome.verified, outcome.sha256
     )?;
+    if let Some(from) = outcome.resumed_at {
+        writeln!(
+            out,
+            "  went on from byte {from} of the object; fetched again: {}",
+            units::bytes(outcome.fetched_again)
+        )?;
+    }
     if outcome.left_out > 0 {
         writeln!(out, "  left out: {} entries", outcome.left_out)?;
     }

@@ -120,6 +120,10 @@ impl Source for Object {
         self.meta.size
     }
 
+    fn identity(&self) -> Option<String> {
+        identity(self.etag(), self.version())
+    }
+
     fn read_at(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, SourceError>> {
         async move {
             let mut options = GetOptions::default().with_range(Some(range));
@@ -131,6 +135,11 @@ impl Source for Object {
         }
         .boxed()
     }
+}
+
+/// What tells an object from others of its name: an ETag alone may come again, a version may be "null".
+pub(crate) fn identity(etag: Option<&str>, version: Option<&str>) -> Option<String> {
+    ((etag, version) != (None, None)).then(|| format!("{etag:?} {version:?}"))
 }
 
 /// The store that a URL names, and the place in it.

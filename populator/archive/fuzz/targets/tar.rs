@@ -31,7 +31,9 @@ fn correct_sums(mut archive: &mut [u8]) {
                 stored = header.entry_size().unwrap_or(0);
             }
         }
-        let padded = usize::try_from(stored).unwrap_or(usize::MAX).div_ceil(BLOCK);
+        let padded = usize::try_from(stored)
+            .unwrap_or(usize::MAX)
+            .div_ceil(BLOCK);
         let after = padded.saturating_mul(BLOCK).min(rest.len());
         archive = &mut rest[after..];
     }

@@ -1,6 +1,7 @@
 //! Formats of members one after the other, each complete in itself: gzip, xz, bzip2.
 
-use super::{Decoder, Input, Means};
+use super::gzip::Within;
+use super::{Decoder, Input, Means, Place};
 use crate::error::RestoreError;
 use crate::stream::Stream as _;
 
@@ -20,6 +21,12 @@ pub(super) trait Member: Send + Sized {
 
     /// Decodes a part; neither slice is empty.
     fn step(&mut self, input: &[u8], output: &mut [u8], means: &Means) -> Result<Step, Fault>;
+
+    /// What it takes to go on within it, if that is possible where it is. Once asked, the member
+    /// stops at the next such place.
+    fn within(&mut self) -> Option<Within> {
+        None
+    }
 
     /// Whether a checksum covers all of the member; known at its end.
     fn is_checked(&self) -> bool;
@@ -77,6 +84,16 @@ impl<M: Member> Members<M> {
             state: State::Within(M::begin()?),
             checked: true,
         })
+    }
+
+    /// Goes on within a member or between two, with whether all before was checked.
+    pub(super) fn resume(input: Input, means: Means, member: Option<M>, checked: bool) -> Self {
+        Self {
+            input,
+            means,
+            state: member.map_or(State::Between, State::Within),
+            checked,
+        }
     }
 
     /// Looks at what follows a member.
@@ -144,6 +161,21 @@ impl<M: Member> Decoder for Members<M> {
 
     fn is_checked(&self) -> bool {
         self.checked
+    }
+
+    fn point(&mut self) -> Option<Place> {
+        let boundary = self.input.boundary()?;
+        let within = match &mut self.state {
+            State::Within(member) => Some(member.within()?),
+            State::Between => None,
+            State::Ended => return None,
+        };
+        Some(Place {
+            packed: self.input.position(),
+            boundary,
+            checked: self.checked,
+            within,
+        })
     }
 
     fn digest(&self) -> Option<[u8; 32]> {

@@ -8,9 +8,10 @@ use std::collections::VecDeque;
 use zstd::stream::raw::{DParameter, Decoder as Context, Operation as _};
 
 use super::zstd_workers::{Ahead, FRAME_MAX, Job, Ready, Workers};
-use super::{Decoder, Input, Means, is_skippable, skip_frame};
+use super::{Decoder, Input, Means, Place, is_skippable, skip_frame};
 use crate::budget::{Share, WINDOW_MAX};
 use crate::error::RestoreError;
+use crate::fetch::Boundary;
 use crate::stream::Stream as _;
 
 const MAGIC: u32 = 0xfd2f_b528;
@@ -26,6 +27,8 @@ pub(super) struct Zstd {
     workers: Option<Workers>,
     /// Frames that are being decoded, in order.
     ahead: VecDeque<Ahead>,
+    /// Where those begin, and from where on they can be fetched.
+    begins: VecDeque<(u64, Option<Boundary>)>,
     /// The decoded frame that is being read, and how far.
     current: Option<(Ready, usize)>,
     /// The frame behind all of those, if it is decoded as a stream.
@@ -66,6 +69,7 @@ impl Zstd {
             means,
             workers: None,
             ahead: VecDeque::new(),
+            begins: VecDeque::new(),
             current: None,
             stream: None,
             ended: false,
@@ -82,11 +86,21 @@ impl Zstd {
         })
     }
 
+    /// The same between two frames, with whether all before were checked.
+    pub(super) fn resumed(self, checked: bool) -> Self {
+        Self {
+            any: true,
+            checked,
+            ..self
+        }
+    }
+
     /// Begins with the next frame that has data, if there is one.
     fn next_frame(&mut self) -> Result<(), RestoreError> {
         let input = &mut self.input;
         loop {
             let position = input.position();
+            let boundary = input.boundary();
             let mut header = [0; HEADER_MAX];
             let magic = match input.read_full(&mut header[..4])? {
                 0 => {
@@ -114,11 +128,16 @@ impl Zstd {
             if input.read_full(&mut header[5..length])? != length - 5 {
                 return Err(cut(position));
             }
-            return self.open(position, &header[..length]);
+            return self.open(position, boundary, &header[..length]);
         }
     }
 
-    fn open(&mut self, position: u64, header: &[u8]) -> Result<(), RestoreError> {
+    fn open(
+        &mut self,
+        position: u64,
+        boundary: Option<Boundary>,
+        header: &[u8],
+    ) -> Result<(), RestoreError> {
         let declared = declared(header);
         if declared.dictionary {
             let found = "it is compressed with a zstd dictionary".to_owned();
@@ -145,6 +164,7 @@ impl Zstd {
                     share,
                 };
                 self.ahead.push_back(workers.begin(job)?);
+                self.begins.push_back((position, boundary));
                 return Ok(());
             }
         }
@@ -186,7 +206,10 @@ impl Zstd {
         loop {
             if let Some(first) = self.ahead.pop_front() {
                 match first.ready()? {
-                    Ok(ready) => return Ok(Some(ready)),
+                    Ok(ready) => {
+                        self.begins.pop_front();
+                        return Ok(Some(ready));
+                    }
                     Err(first) => self.ahead.push_front(first),
                 }
             }
@@ -196,6 +219,7 @@ impl Zstd {
             }
             self.next_frame()?;
         }
+        self.begins.pop_front();
         self.ahead.pop_front().map(Ahead::wait).transpose()
     }
 
@@ -314,6 +338,20 @@ impl Decoder for Zstd {
 
     fn is_checked(&self) -> bool {
         self.any && self.checked
+    }
+
+    fn point(&mut self) -> Option<Place> {
+        let (packed, boundary) = match (&self.current, self.begins.front(), &self.stream) {
+            (None, Some((begin, boundary)), _) => (*begin, boundary.clone()?),
+            (None, None, None) => (self.input.position(), self.input.boundary()?),
+            _ => return None,
+        };
+        Some(Place {
+            packed,
+            boundary,
+            checked: self.is_checked(),
+            within: None,
+        })
     }
 
     fn digest(&self) -> Option<[u8; 32]> {

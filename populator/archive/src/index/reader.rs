@@ -12,7 +12,7 @@ use super::{Content, FRAME_HEADER, FRAME_MAGIC, HEADER, Header, Record};
 use crate::decode::{self, Decoder, Input, Means};
 use crate::entry::Entry;
 use crate::error::{RestoreError, printable};
-use crate::fetch::{self, Fetching};
+use crate::fetch::{self, Boundary, Fetching};
 use crate::progress::Progress;
 use crate::source::{Source, SourceError};
 use crate::stream::Stream as _;
@@ -44,6 +44,10 @@ struct Section {
 impl Source for Section {
     fn length(&self) -> u64 {
         self.place.end - self.place.start
+    }
+
+    fn identity(&self) -> Option<String> {
+        None
     }
 
     fn read_at(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, SourceError>> {
@@ -116,7 +120,14 @@ impl IndexReader {
         let (cancel, runtime) = (means.cancel.clone(), means.runtime.clone());
         let beside = Arc::new(Progress::default());
         let counted = Arc::clone(&beside);
-        let fetched = fetch::start(section.clone(), fetching, counted, cancel, &runtime);
+        let fetched = fetch::start(
+            section.clone(),
+            Boundary::default(),
+            fetching,
+            counted,
+            cancel,
+            &runtime,
+        );
         let mut input = Input::Fetched(Box::new(fetched));
         let mut start = [0; FRAME_HEADER];
         let mut header = [0; HEADER];
@@ -149,6 +160,14 @@ impl IndexReader {
             beside,
             progress: Arc::clone(progress),
         }))
+    }
+
+    /// Passes over the records of entries that were compared before.
+    pub(crate) fn pass_over(&mut self, entries: u64) -> Result<(), RestoreError> {
+        for _ in 0..entries {
+            self.next()?;
+        }
+        Ok(())
     }
 
     /// Compares the next record with the entry at `offset` of the unpacked archive, which has `stored`

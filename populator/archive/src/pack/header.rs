@@ -264,7 +264,7 @@ mod tests {
     use crate::entry::{OwnerNames, Xattr};
     use crate::limits::Limits;
     use crate::stream::Memory;
-    use crate::tar_reader::TarReader;
+    use crate::tar_reader::{Mark, TarReader};
 
     fn read(entry: &Entry) -> Entry {
         let encoded = encode(entry).unwrap();
@@ -276,7 +276,7 @@ mod tests {
             position: 0,
             step: 700,
         };
-        let mut reader = TarReader::new(stream, Limits::default());
+        let mut reader = TarReader::new(stream, Limits::default(), Mark::default()).unwrap();
         reader.next_entry().unwrap().unwrap()
     }
 

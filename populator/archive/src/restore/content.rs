@@ -152,47 +152,60 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// Writes what the reader has for the current entry, which is no small file, into an empty file.
+    /// Writes what the reader has for the current entry, which is no small file, into a file that has
+    /// nothing behind the first `done` bytes of its data. Says how many of them it has then: all, or
+    /// fewer if `pause` said so.
     pub(super) fn write(
         &mut self,
         file: BorrowedFd<'_>,
         layout: &Layout,
+        done: u64,
+        pause: &dyn Fn() -> bool,
         reader: &mut TarReader<impl Stream>,
-    ) -> Result<(), ContentError> {
+    ) -> Result<u64, ContentError> {
         match layout {
             Layout::Dense(size) => {
-                match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, *size)) {
+                let left = size - done;
+                match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), done, left)) {
                     Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
                     Err(errno) => return Err(errno.into()),
                 }
-                if self.direct && may_be_direct(file) {
-                    self.direct(file, *size, reader)
+                if self.direct && done.is_multiple_of(ALIGNMENT as u64) && may_be_direct(file) {
+                    self.direct(file, done, *size, pause, reader)
                 } else {
-                    self.cached(file, 0, *size, &mut 0, reader)
+                    self.cached(file, done, left, &mut 0, pause, reader)
+                        .map(|written| done + written)
                 }
             }
             Layout::Sparse { size, extents } => {
                 retry_on_intr(|| ftruncate(file, *size))?;
-                let mut dirty = 0;
+                let (mut passed, mut dirty) = (0, 0);
                 for extent in extents {
-                    self.cached(file, extent.offset, extent.length, &mut dirty, reader)?;
+                    let before = done.saturating_sub(passed).min(extent.length);
+                    let (offset, left) = (extent.offset + before, extent.length - before);
+                    let written = self.cached(file, offset, left, &mut dirty, pause, reader)?;
+                    passed += before + written;
+                    if written < left || (left > 0 && pause()) {
+                        break;
+                    }
                 }
-                Ok(())
+                Ok(passed)
             }
         }
     }
 
-    /// Writes `length` bytes at `offset` through the page cache. `dirty` counts what the file has
-    /// there.
+    /// Writes `length` bytes at `offset` through the page cache, or fewer, and says how many. `dirty`
+    /// counts what the file has there.
     fn cached(
         &mut self,
         file: BorrowedFd<'_>,
-        mut offset: u64,
+        begin: u64,
         length: u64,
         dirty: &mut u64,
+        pause: &dyn Fn() -> bool,
         reader: &mut TarReader<impl Stream>,
-    ) -> Result<(), ContentError> {
-        let end = offset + length;
+    ) -> Result<u64, ContentError> {
+        let (mut offset, end) = (begin, begin + length);
         while offset < end {
             let bytes = reader.data()?;
             let count = usize::try_from(end - offset)
@@ -208,22 +221,28 @@ impl<'a> Content<'a> {
                 write_out(file)?;
                 *dirty = 0;
             }
+            if pause() {
+                break;
+            }
         }
-        Ok(())
+        Ok(offset - begin)
     }
 
-    /// Writes a whole file of at least one buffer, directly as long as that works.
+    /// Writes a file to its end, directly as long as that works, or until it is to pause; says up to
+    /// where.
     fn direct(
         &mut self,
         file: BorrowedFd<'_>,
+        begin: u64,
         size: u64,
+        pause: &dyn Fn() -> bool,
         reader: &mut TarReader<impl Stream>,
-    ) -> Result<(), ContentError> {
+    ) -> Result<u64, ContentError> {
         if self.buffer.is_empty() {
             self.buffer = vec![0; DIRECT + ALIGNMENT];
         }
         let start = self.buffer.as_ptr().align_offset(ALIGNMENT);
-        let (mut offset, mut dirty) = (0, 0);
+        let (mut offset, mut dirty) = (begin, 0);
         while offset < size {
             let buffer = &mut self.buffer[start..start + DIRECT];
             let filled = fill(reader, buffer)?;
@@ -246,11 +265,14 @@ impl<'a> Content<'a> {
                 write_out(file)?;
                 dirty = 0;
             }
+            if offset < size && pause() {
+                return Ok(offset);
+            }
         }
         if !size.is_multiple_of(ALIGNMENT as u64) {
             retry_on_intr(|| ftruncate(file, size))?;
         }
-        Ok(())
+        Ok(size)
     }
 
     fn written(&self, count: usize) -> Result<(), RestoreError> {

@@ -53,7 +53,7 @@ impl SmallFile {
 /// The threads, and what they have to do.
 pub(super) struct Crew {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<Losses>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -66,6 +66,7 @@ struct Shared {
     removed_directory: AtomicBool,
     /// Whether this file system has not refused direct writes yet.
     direct: AtomicBool,
+    lost: Mutex<Losses>,
     progress: Arc<Progress>,
     cancel: CancellationToken,
 }
@@ -92,6 +93,7 @@ impl Crew {
                 done: Condvar::new(),
                 removed_directory: AtomicBool::new(false),
                 direct: AtomicBool::new(true),
+                lost: Mutex::default(),
                 progress: Arc::clone(progress),
                 cancel: cancel.clone(),
             }),
@@ -131,15 +133,10 @@ impl Crew {
         Ok(self.shared.removed_directory.swap(false, Ordering::Relaxed))
     }
 
-    /// [`Crew::settle`] for the last time; what was lost.
-    pub(super) fn finish(mut self) -> Result<Vec<Losses>, RestoreError> {
-        self.settle()?;
-        self.shared.close();
-        let threads = std::mem::take(&mut self.threads);
-        threads
-            .into_iter()
-            .map(|thread| thread.join().map_err(|_| died()))
-            .collect()
+    /// What was lost since it was asked last.
+    pub(super) fn lost(&self) -> Losses {
+        let lost = self.shared.lost.lock();
+        std::mem::take(&mut *lost.unwrap_or_else(PoisonError::into_inner))
     }
 
     fn wait_while(
@@ -206,8 +203,7 @@ impl Shared {
     }
 
     /// A thread: writes files until there are no more.
-    fn run(&self) -> Losses {
-        let mut lost = Losses::default();
+    fn run(&self) {
         while let Some(file) = self.next() {
             let mut turn = Turn {
                 shared: self,
@@ -217,10 +213,9 @@ impl Shared {
             turn.result = if self.cancel.is_cancelled() {
                 Err(RestoreError::Cancelled)
             } else {
-                self.write(&file, &mut lost)
+                self.write(&file)
             };
         }
-        lost
     }
 
     fn next(&self) -> Option<SmallFile> {
@@ -237,7 +232,7 @@ impl Shared {
         }
     }
 
-    fn write(&self, small: &SmallFile, lost: &mut Losses) -> Result<(), RestoreError> {
+    fn write(&self, small: &SmallFile) -> Result<(), RestoreError> {
         let place = Place {
             parent: &small.parent,
             name: &small.name,
@@ -256,8 +251,14 @@ impl Shared {
         content::write_small(file.as_fd(), &small.content, &self.direct)
             .map_err(place.failed("writing"))?;
         self.progress.add_written(small.content.len() as u64);
-        metadata::apply(file.as_fd(), &small.metadata, &small.shown, lost)
-            .map_err(place.failed("setting the metadata of"))
+        let mut lost = Losses::default();
+        metadata::apply(file.as_fd(), &small.metadata, &small.shown, &mut lost)
+            .map_err(place.failed("setting the metadata of"))?;
+        if !lost.is_empty() {
+            let all = self.lost.lock();
+            all.unwrap_or_else(PoisonError::into_inner).merge(lost);
+        }
+        Ok(())
     }
 }
 

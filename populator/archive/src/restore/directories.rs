@@ -1,19 +1,21 @@
 //! What is to be done to directories when nothing is written into them any more.
 //!
 //! Their owners, modes, default ACLs and times are kept until the end, in memory as far as they are
-//! few and in an unlinked file on the volume beyond that. They are applied in the archive's order, so
+//! few and in an unlinked file on the volume beyond that, or in one of the checkpoints' directory. They are applied in the archive's order, so
 //! that the last entry for a directory wins; for root, no directory's mode bars the way to another.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsFd;
 
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::metadata;
 use super::root::Root;
+use crate::checkpoint::Kept;
 use crate::entry::{Metadata, Time, Xattr};
 use crate::error::RestoreError;
 use crate::outcome::Losses;
@@ -29,9 +31,65 @@ const SPILL: &[u8] = b".restore-directories";
 pub(super) struct Directories {
     records: Vec<u8>,
     spilled: Option<File>,
+    /// Bytes in that file, and their hash.
+    length: u64,
+    hash: Sha256,
 }
 
 impl Directories {
+    /// A list in a file that outlives this process, with as much of it as belongs to a checkpoint; or
+    /// what is odd about that. What is behind it is cut off.
+    pub(super) fn kept(mut file: File, kept: &Kept) -> Result<Self, String> {
+        let mut hash = Sha256::new();
+        let failed = |error: io::Error| error.to_string();
+        let mut length = 0;
+        let mut known = BufReader::new(&file).take(kept.length);
+        loop {
+            let bytes = known.fill_buf().map_err(failed)?;
+            let count = bytes.len();
+            if count == 0 {
+                break;
+            }
+            hash.update(bytes);
+            length += count as u64;
+            known.consume(count);
+        }
+        let is_it = kept.length == 0 || hex::encode(hash.clone().finalize()) == kept.sha256;
+        if length != kept.length || !is_it {
+            return Err("its list of directories is damaged".to_owned());
+        }
+        file.set_len(length).map_err(failed)?;
+        file.seek(SeekFrom::Start(length)).map_err(failed)?;
+        Ok(Self {
+            records: Vec::new(),
+            spilled: Some(file),
+            length,
+            hash,
+        })
+    }
+
+    /// Makes the list durable where it is kept, for a checkpoint.
+    pub(super) fn keep(&mut self) -> Result<Kept, RestoreError> {
+        let failed = |error: io::Error| RestoreError::NodeError {
+            what: format!("keeping the list of directories: {error}"),
+        };
+        if let Some(file) = &mut self.spilled {
+            file.write_all(&self.records).map_err(failed)?;
+            file.sync_data().map_err(failed)?;
+            self.spilled_records();
+        }
+        Ok(Kept {
+            length: self.length,
+            sha256: hex::encode(self.hash.clone().finalize()),
+        })
+    }
+
+    fn spilled_records(&mut self) {
+        self.length += self.records.len() as u64;
+        self.hash.update(&self.records);
+        self.records.clear();
+    }
+
     /// Keeps what the archive says about a directory.
     pub(super) fn add(
         &mut self,
@@ -53,7 +111,7 @@ impl Directories {
         if let Some(file) = &mut self.spilled {
             file.write_all(&self.records).map_err(failed)?;
         }
-        self.records.clear();
+        self.spilled_records();
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use crate::format::{Content, Format};
 use crate::options::{Existing, Options};
 use crate::outcome::Verified;
 use crate::progress::Progress;
-use crate::reading::Reading;
+use crate::reading::{Aim, Reading};
 use crate::source::Source;
 use crate::stream::Stream;
 
@@ -70,8 +70,12 @@ pub fn restore_image(
     runtime: &Handle,
 ) -> Result<ImageOutcome, RestoreError> {
     let target = Target::new(target, options.existing)?;
-    let raw = Content::Raw;
-    let mut reading = Reading::begin(source, raw, options, MEMORY, progress, cancel, runtime)?;
+    let aim = Aim {
+        content: Content::Raw,
+        memory: MEMORY,
+        from: None,
+    };
+    let mut reading = Reading::begin(source, aim, options, progress, cancel, runtime)?;
     target.has_room(reading.least)?;
     let mut image = Image::new(target, progress, cancel)?;
     image.write(&mut reading.content)?;

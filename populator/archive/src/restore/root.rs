@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, Dir, Gid, Mode, OFlags, ResolveFlags, Uid, fchmod, fchown, mkdirat, openat, openat2,
-    syncfs, unlinkat,
+    AtFlags, Dir, Gid, Mode, OFlags, ResolveFlags, Uid, fchmod, fchown, fstat, mkdirat, openat,
+    openat2, syncfs, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -38,32 +38,39 @@ pub(super) struct Root {
     open: HashMap<Vec<u8>, Arc<OwnedFd>>,
     /// Who owns directories that the archive does not mention, if not this process.
     owner: Option<(Uid, Gid)>,
+    /// Whether an attempt before may have left a directory half made.
+    resumed: bool,
 }
 
 impl Root {
-    /// Takes a directory, an empty one unless the options allow files that exist.
-    pub(super) fn new(directory: BorrowedFd<'_>, options: &Options) -> Result<Self, RestoreError> {
+    /// Takes a directory, an empty one unless the options allow files that exist, or what is there is of an
+    /// attempt before, which is resumed.
+    pub(super) fn new(
+        directory: BorrowedFd<'_>,
+        options: &Options,
+        resumed: bool,
+    ) -> Result<Self, RestoreError> {
         // A description of its own: write errors from now on are reported to its syncfs.
         let fd = openat(directory, c".", DIRECTORY, Mode::empty())
             .map_err(|errno| failed("opening the volume's root", errno))?;
-        let names =
-            Dir::read_from(&fd).map_err(|errno| failed("reading the volume's root", errno))?;
-        for entry in names {
-            let entry = entry.map_err(|errno| failed("reading the volume's root", errno))?;
-            let name = entry.file_name().to_bytes();
-            let is_new = [&b"."[..], b"..", LOST_AND_FOUND].contains(&name);
-            if options.existing == Existing::Refuse && !is_new {
-                return Err(RestoreError::VolumeNotEmpty {
-                    name: printable(name),
-                });
-            }
+        let first = first_name(&fd)?;
+        if let (Existing::Refuse, false, Some(name)) = (options.existing, resumed, first) {
+            return Err(RestoreError::VolumeNotEmpty {
+                name: printable(&name),
+            });
         }
         let owner = options.ownership.of_the_unmentioned();
         Ok(Self {
             fd: Arc::new(fd),
             open: HashMap::new(),
             owner: owner.map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid))),
+            resumed,
         })
+    }
+
+    /// Whether a directory has nothing in it.
+    pub(super) fn is_empty(directory: BorrowedFd<'_>) -> Result<bool, RestoreError> {
+        Ok(first_name(directory)?.is_none())
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -100,10 +107,11 @@ impl Root {
     fn step(&self, parent: &OwnedFd, name: &[u8], make: bool) -> Result<OwnedFd, Errno> {
         let open = || openat2(parent, name, DIRECTORY, Mode::empty(), CONFINED);
         match open() {
-            Err(Errno::NOENT) if make => {}
+            Err(Errno::NOENT) if make => mkdirat(parent, name, Mode::RWXU)?,
+            // As it is between the calls here; if the archive mentions it, the rest follows at the end.
+            Ok(found) if make && self.resumed && fstat(&found)?.st_mode & 0o7777 == 0o700 => {}
             other => return other,
         }
-        mkdirat(parent, name, Mode::RWXU)?;
         let made = open()?;
         // What tar gives a directory that the archive does not mention, whatever the umask is.
         if let Some((uid, gid)) = self.owner {
@@ -157,6 +165,19 @@ pub(super) fn remove(parent: &OwnedFd, name: &[u8]) -> Result<bool, Errno> {
         }
         other => other.map(|()| false),
     }
+}
+
+/// The first of the names in a directory, those apart that every new volume has.
+fn first_name(directory: impl AsFd) -> Result<Option<Vec<u8>>, RestoreError> {
+    let unreadable = |errno| failed("reading the volume's root", errno);
+    for entry in Dir::read_from(directory).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let name = entry.file_name().to_bytes();
+        if ![&b"."[..], b"..", LOST_AND_FOUND].contains(&name) {
+            return Ok(Some(name.to_vec()));
+        }
+    }
+    Ok(None)
 }
 
 fn failed(what: &str, errno: Errno) -> RestoreError {

@@ -2,10 +2,10 @@
 //! to a [`Crew`].
 
 use std::borrow::Cow;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, linkat, makedev, mkdirat, mknodat, symlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, fstat, linkat, makedev, mkdirat, mknodat, symlinkat};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
@@ -13,10 +13,13 @@ use super::choice;
 use super::content::{Aligned, Content, ContentError};
 use super::crew::{Crew, SmallFile};
 use super::directories::Directories;
+use super::keeper::Keeper;
 use super::metadata;
 use super::pending::Pending;
 use super::place::Place;
+use super::resumption::Begin;
 use super::root::Root;
+use crate::checkpoint::{Counts, Part};
 use crate::entry::{Device, Entry, Kind, Layout, Metadata};
 use crate::error::{RestoreError, printable};
 use crate::options::{Devices, Existing, Options};
@@ -25,6 +28,8 @@ use crate::path::BeneathRoot;
 use crate::progress::Progress;
 use crate::stream::Stream;
 use crate::tar_reader::TarReader;
+
+mod keeping;
 
 /// The longest part of a path.
 const NAME_MAX: usize = 255;
@@ -41,38 +46,43 @@ pub(super) struct Writer<'a> {
     pending: Pending,
     cancel: &'a CancellationToken,
     options: &'a Options,
+    keeper: Option<Keeper>,
     lost: Losses,
     omitted: Losses,
     pub(super) counts: Counts,
 }
 
-/// How many of each were made.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Counts {
-    pub(super) files: u64,
-    pub(super) directories: u64,
-    pub(super) links: u64,
-    pub(super) left_out: u64,
+/// What was made, and what not.
+pub(super) struct Done {
+    pub(super) counts: Counts,
+    pub(super) lost: Losses,
+    /// By choice.
+    pub(super) omitted: Losses,
+    /// Bytes of the object.
+    pub(super) fetched_again: u64,
 }
 
 impl<'a> Writer<'a> {
+    /// Begins, or goes on from what an attempt before left.
     pub(super) fn new(
         root: Root,
         options: &'a Options,
         progress: &'a Arc<Progress>,
         cancel: &'a CancellationToken,
+        begin: Begin,
     ) -> Result<Self, RestoreError> {
         Ok(Self {
             root,
-            directories: Directories::default(),
+            directories: begin.directories,
             content: Content::new(progress, cancel),
             crew: Crew::start(progress, cancel)?,
             pending: Pending::default(),
             cancel,
             options,
-            lost: Losses::default(),
-            omitted: Losses::default(),
-            counts: Counts::default(),
+            keeper: begin.keeper,
+            lost: begin.lost,
+            omitted: begin.omitted,
+            counts: begin.counts,
         })
     }
 
@@ -82,6 +92,7 @@ impl<'a> Writer<'a> {
         entry: &Entry,
         reader: &mut TarReader<impl Stream>,
     ) -> Result<(), RestoreError> {
+        self.keep(|| reader.before())?;
         let shown = entry.path.as_slice();
         let (path, absolute) =
             BeneathRoot::parse(shown).map_err(|why| RestoreError::refused(shown, why))?;
@@ -89,6 +100,7 @@ impl<'a> Writer<'a> {
             self.counts.left_out += 1;
             return Ok(());
         };
+        self.protect(&path, &entry.kind, reader)?;
         if absolute {
             self.lost.add("leading / of a name", shown);
         }
@@ -126,13 +138,18 @@ impl<'a> Writer<'a> {
         }
         let metadata = &*self.chosen(entry);
         match &entry.kind {
-            Kind::File(layout) => match small(layout) {
-                Some(content) => {
+            Kind::File(layout) => {
+                if let Some(content) = small(layout) {
                     self.pending.add(path.as_bytes());
-                    self.small_file(&place, content, metadata, reader)
+                    return self.small_file(&place, content, metadata, reader);
                 }
-                None => self.file(&place, layout, metadata, reader),
-            },
+                let metadata = metadata.clone();
+                let chosen = Entry {
+                    metadata,
+                    ..entry.clone()
+                };
+                self.file(&place, &chosen, layout, reader)
+            }
             Kind::Directory => {
                 self.directory(&place)?;
                 self.finish_later(&path, metadata)
@@ -167,20 +184,26 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Finishes the directories and makes everything durable. What was lost, and what was left out
-    /// by choice.
-    pub(super) fn finish(mut self) -> Result<(Counts, Losses, Losses), RestoreError> {
+    /// Finishes the directories and makes everything durable.
+    pub(super) fn finish(mut self) -> Result<Done, RestoreError> {
         self.settle()?;
-        for lost in self.crew.finish()? {
-            self.lost.merge(lost);
-        }
+        self.lost.merge(self.crew.lost());
         self.directories
             .finish(&mut self.root, &mut self.lost, self.cancel)?;
         if self.options.strict && !self.lost.is_empty() {
             return Err(RestoreError::MetadataLost { lost: self.lost });
         }
         self.root.sync()?;
-        Ok((self.counts, self.lost, self.omitted))
+        let fetched_again = match self.keeper {
+            Some(keeper) => keeper.finish(&self.root)?,
+            None => 0,
+        };
+        Ok(Done {
+            counts: self.counts,
+            lost: self.lost,
+            omitted: self.omitted,
+            fetched_again,
+        })
     }
 
     /// Its data are read, and the rest is left to the crew.
@@ -205,21 +228,61 @@ impl<'a> Writer<'a> {
     fn file(
         &mut self,
         place: &Place<'_>,
+        entry: &Entry,
         layout: &Layout,
-        metadata: &Metadata,
         reader: &mut TarReader<impl Stream>,
     ) -> Result<(), RestoreError> {
         let file = self
             .make(place, || place.create())
             .map_err(place.failed("creating"))?;
-        self.content
-            .write(file.as_fd(), layout, reader)
-            .map_err(|error| match error {
+        self.fill(&file, entry, layout, 0, reader)
+    }
+
+    /// Goes on with the file that the last checkpoint is in the middle of, which has nothing behind what
+    /// is done of it.
+    pub(super) fn go_on(
+        &mut self,
+        file: &OwnedFd,
+        part: &Part,
+        reader: &mut TarReader<impl Stream>,
+    ) -> Result<(), RestoreError> {
+        match &part.entry.kind {
+            Kind::File(layout) => self.fill(file, &part.entry, layout, part.done, reader),
+            // The record's reader has looked.
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes what a file holds behind `done` bytes of its data, and its metadata.
+    fn fill(
+        &mut self,
+        file: &OwnedFd,
+        entry: &Entry,
+        layout: &Layout,
+        mut done: u64,
+        reader: &mut TarReader<impl Stream>,
+    ) -> Result<(), RestoreError> {
+        let failed = |doing| move |errno| RestoreError::volume(doing, entry.path.as_slice(), errno);
+        loop {
+            // The digest that an index has is that of the whole file.
+            let keeper = self.keeper.as_ref().filter(|_| !reader.has_index());
+            let pause = || keeper.is_some_and(Keeper::is_due);
+            let written = self
+                .content
+                .write(file.as_fd(), layout, done, &pause, reader);
+            done = written.map_err(|error| match error {
                 ContentError::Archive(error) => error,
-                ContentError::Volume(errno) => place.failed("writing")(errno),
+                ContentError::Volume(errno) => failed("writing")(errno),
             })?;
-        metadata::apply(file.as_fd(), metadata, place.shown, &mut self.lost)
-            .map_err(place.failed("setting the metadata of"))?;
+            if done == layout.data() {
+                break;
+            }
+            let inode = fstat(file).map_err(failed("looking at"))?.st_ino;
+            let entry = entry.clone();
+            self.checkpoint(reader.here(), Some(Part { entry, inode, done }), false)?;
+        }
+        metadata::apply(file.as_fd(), &entry.metadata, &entry.path, &mut self.lost)
+            .map_err(failed("setting the metadata of"))?;
         self.counts.files += 1;
         Ok(())
     }

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use percent_encoding::percent_decode;
+use serde::{Deserialize, Serialize};
 
 use super::sparse::EXTENTS_MAX;
 use crate::acl;
@@ -24,7 +25,7 @@ const LOST_MAX: usize = 32;
 
 /// The records of the headers that apply to an entry. Later records replace earlier ones, and an
 /// empty value takes one back.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
     pub(super) linkpath: Option<Vec<u8>>,
@@ -41,14 +42,14 @@ pub(super) struct Pax {
     pub(super) xattrs: Vec<Xattr>,
     /// Attributes of which the archive has a text that does not say enough: whether they are lost
     /// is known once all records are.
-    unclear: Vec<&'static [u8]>,
+    unclear: Vec<Vec<u8>>,
     pub(super) sparse: Sparse,
     /// Kinds of metadata that are there and are not restored.
     pub(super) lost: Vec<String>,
 }
 
 /// The `GNU.sparse.` keys of the three versions.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sparse {
     pub(super) major: Option<u64>,
     pub(super) minor: Option<u64>,
@@ -182,15 +183,13 @@ impl Pax {
             _ => None,
         };
         if let Some(name) = acl {
-            return match acl::from_text(value) {
-                Some(value) => self.set_xattr(name, &value),
-                None => {
-                    if !self.unclear.contains(&name) {
-                        self.unclear.push(name);
-                    }
-                    Ok(())
-                }
-            };
+            if let Some(value) = acl::from_text(value) {
+                return self.set_xattr(name, &value);
+            }
+            if !self.unclear.iter().any(|known| known == name) {
+                self.unclear.push(name.to_vec());
+            }
+            return Ok(());
         }
         self.lose(match key {
             b"SCHILY.acl.ace" => "NFSv4 ACL".to_owned(),
@@ -217,7 +216,7 @@ impl Pax {
     pub(super) fn settle(&mut self) {
         let unclear = std::mem::take(&mut self.unclear);
         let known = |name: &[u8]| self.xattrs.iter().any(|xattr| xattr.name == name);
-        if unclear.into_iter().any(|name| !known(name)) {
+        if unclear.iter().any(|name| !known(name)) {
             self.lose("POSIX ACL".to_owned());
         }
     }

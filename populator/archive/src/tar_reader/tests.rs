@@ -13,7 +13,7 @@ fn read(bytes: &[u8], step: usize) -> Result<Read, RestoreError> {
         position: 0,
         step,
     };
-    let mut reader = TarReader::new(memory, Limits::default());
+    let mut reader = TarReader::new(memory, Limits::default(), Mark::default())?;
     let mut all = Vec::new();
     while let Some(entry) = reader.next_entry()? {
         let mut content = Vec::new();

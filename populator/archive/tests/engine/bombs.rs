@@ -22,6 +22,10 @@ struct Repeated {
 }
 
 impl Source for Repeated {
+    fn identity(&self) -> Option<String> {
+        None
+    }
+
     fn length(&self) -> u64 {
         self.bytes.len() as u64 * self.count
     }

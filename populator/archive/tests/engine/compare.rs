@@ -286,7 +286,7 @@ fn changes_that_tar_sees() {
     assert_seen(
         &[
             ("a byte", &|root| {
-                fs::write(root.join("file"), "contenT").unwrap()
+                fs::write(root.join("file"), "contenT").unwrap();
             }),
             ("a byte in a sparse file", &|root| {
                 bash(
@@ -296,13 +296,13 @@ fn changes_that_tar_sees() {
             }),
             ("a length", &|root| bash(root, "truncate -s 1048577 sparse")),
             ("a missing file", &|root| {
-                fs::remove_file(root.join("hard")).unwrap()
+                fs::remove_file(root.join("hard")).unwrap();
             }),
             ("a missing empty directory", &|root| {
                 fs::remove_dir(root.join("directory")).unwrap();
             }),
             ("a new file", &|root| {
-                fs::write(root.join("new"), "").unwrap()
+                fs::write(root.join("new"), "").unwrap();
             }),
         ],
         "tar",
@@ -344,10 +344,10 @@ fn changes_that_getfattr_sees() {
     assert_seen(
         &[
             ("a new attribute", &|root| {
-                bash(root, "setfattr -n user.new directory")
+                bash(root, "setfattr -n user.new directory");
             }),
             ("a missing attribute", &|root| {
-                bash(root, "setfattr -x user.kept file")
+                bash(root, "setfattr -x user.kept file");
             }),
             ("an attribute's value", &|root| {
                 bash(root, "setfattr -n user.kept -v valuE file");
@@ -366,10 +366,10 @@ fn changes_that_getfacl_sees() {
                 bash(root, "setfacl -x u:1000 file && setfacl -m u:1001:rw file");
             }),
             ("a missing ACL", &|root| {
-                bash(root, "setfacl -b file && chmod 664 file")
+                bash(root, "setfacl -b file && chmod 664 file");
             }),
             ("a default ACL", &|root| {
-                bash(root, "setfacl -d -m g:1000:r directory")
+                bash(root, "setfacl -d -m g:1000:r directory");
             }),
         ],
         "getfacl",

@@ -126,6 +126,10 @@ impl Source for Stuck {
         self.bytes.len() as u64
     }
 
+    fn identity(&self) -> Option<String> {
+        None
+    }
+
     fn read_at(&self, range: std::ops::Range<u64>) -> BoxFuture<'_, Result<Bytes, SourceError>> {
         async move {
             if range.start > self.length() / 2 {

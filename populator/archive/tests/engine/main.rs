@@ -20,6 +20,8 @@ mod own_format;
 mod ownership;
 mod pack;
 mod packers;
+mod power;
+mod resume;
 mod round_trip;
 mod sparse;
 mod support;

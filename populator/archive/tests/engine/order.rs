@@ -9,10 +9,10 @@ use tar::{Builder, EntryType, Header};
 
 use crate::support::{Random, restore};
 
-const PATHS: [&str; 7] = ["a", "b", "a/x", "a/y", "b/x", "a/x/z", "b/x/z/deep"];
+pub const PATHS: [&str; 7] = ["a", "b", "a/x", "a/y", "b/x", "a/x/z", "b/x/z/deep"];
 
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+pub enum Kind {
     File { size: usize },
     Directory,
     Symlink,
@@ -21,14 +21,14 @@ enum Kind {
 
 /// What is at a path; a number tells files apart, and is the same for links to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Node {
+pub enum Node {
     Directory,
     File { number: usize, size: usize },
     Symlink,
 }
 
 /// What one entry after the other makes of it; none if one of them cannot be restored.
-fn model(entries: &[(&'static str, Kind)]) -> Option<BTreeMap<&'static str, Node>> {
+pub fn model(entries: &[(&'static str, Kind)]) -> Option<BTreeMap<&'static str, Node>> {
     let mut nodes = BTreeMap::new();
     for (number, (path, kind)) in entries.iter().enumerate() {
         let above = path.match_indices('/').map(|(at, _)| &path[..at]);
@@ -59,7 +59,7 @@ fn model(entries: &[(&'static str, Kind)]) -> Option<BTreeMap<&'static str, Node
     Some(nodes)
 }
 
-fn pack(entries: &[(&'static str, Kind)]) -> Vec<u8> {
+pub fn pack(entries: &[(&'static str, Kind)]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for (number, (path, kind)) in entries.iter().enumerate() {
         let mut header = Header::new_gnu();
@@ -90,7 +90,7 @@ fn content(number: usize, size: usize) -> Vec<u8> {
     vec![byte; size]
 }
 
-fn compare(root: &Path, nodes: &BTreeMap<&'static str, Node>) {
+pub fn compare(root: &Path, nodes: &BTreeMap<&'static str, Node>) {
     let mut inodes = BTreeMap::new();
     for (path, node) in nodes {
         let found = root.join(path).symlink_metadata().unwrap();
@@ -119,26 +119,30 @@ fn compare(root: &Path, nodes: &BTreeMap<&'static str, Node>) {
     assert_eq!(count, nodes.len(), "there is more than there should be");
 }
 
+/// Some entries at random.
+pub fn entries(random: &mut Random, length: usize) -> Vec<(&'static str, Kind)> {
+    let entry = |_| {
+        let path = random.pick(&PATHS);
+        let kind = match random.below(10) {
+            0..5 => Kind::File {
+                size: random.pick(&[0, 10, 5_000, 70_001]),
+            },
+            5 | 6 => Kind::Directory,
+            7 => Kind::Symlink,
+            _ => Kind::HardLink(random.pick(&PATHS)),
+        };
+        (path, kind)
+    };
+    (0..length).map(entry).collect()
+}
+
 #[test]
 fn the_order_of_the_archive_holds() {
     let mut random = Random(50);
     let (mut whole, mut refused) = (0, 0);
     for round in 0..3000 {
         let length = 2 + random.index(5);
-        let entries: Vec<_> = (0..length)
-            .map(|_| {
-                let path = random.pick(&PATHS);
-                let kind = match random.below(10) {
-                    0..5 => Kind::File {
-                        size: random.pick(&[0, 10, 5_000, 70_001]),
-                    },
-                    5 | 6 => Kind::Directory,
-                    7 => Kind::Symlink,
-                    _ => Kind::HardLink(random.pick(&PATHS)),
-                };
-                (path, kind)
-            })
-            .collect();
+        let entries = entries(&mut random, length);
         let to = tempfile::tempdir().unwrap();
         let restored = restore(pack(&entries), to.path());
         match (model(&entries), restored) {

@@ -20,6 +20,7 @@ const LIMITS: Limits = Limits {
     path: 3000,
     fifos: true,
     large_ids: true,
+    devices: false,
 };
 
 #[derive(Default)]

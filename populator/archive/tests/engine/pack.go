@@ -1,4 +1,4 @@
-// Packs a tree with Go's archive/tar: pack FORMAT ROOT, where FORMAT is pax, gnu or ustar.
+// Packs a tree with Go's archive/tar: pack FORMAT ROOT, where FORMAT is pax or gnu.
 package main
 
 import (
@@ -14,7 +14,7 @@ import (
 )
 
 func main() {
-	formats := map[string]tar.Format{"pax": tar.FormatPAX, "gnu": tar.FormatGNU, "ustar": tar.FormatUSTAR}
+	formats := map[string]tar.Format{"pax": tar.FormatPAX, "gnu": tar.FormatGNU}
 	format, root := formats[os.Args[1]], os.Args[2]
 	packed := tar.NewWriter(os.Stdout)
 	first := map[uint64]string{}

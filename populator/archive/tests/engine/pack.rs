@@ -46,6 +46,8 @@ impl Compression {
 
 /// What a command writes to its standard output.
 pub fn output(command: &mut Command) -> Vec<u8> {
+    // bsdtar leaves out what it cannot spell in the character set of the locale.
+    command.env("LC_ALL", "C.UTF-8");
     let done = command.stderr(Stdio::piped()).output().unwrap();
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{command:?}: {said}");

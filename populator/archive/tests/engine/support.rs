@@ -56,6 +56,10 @@ impl Source for Memory {
         self.bytes.len() as u64
     }
 
+    fn identity(&self) -> Option<String> {
+        None
+    }
+
     fn read_at(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, SourceError>> {
         async move { (self.answer)(&self.bytes, range) }.boxed()
     }

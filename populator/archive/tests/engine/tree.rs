@@ -15,6 +15,8 @@ use crate::support::Random;
 
 /// What the archive format can carry.
 #[derive(Clone, Copy)]
+// Each is something that a format has or has not.
+#[allow(clippy::struct_excessive_bools)]
 pub struct Limits {
     /// Nanoseconds, extended attributes and ACLs.
     pub rich: bool,

@@ -1,8 +1,9 @@
 //! Volumes that are small or of another kind: real file systems in loop devices, and tmpfs.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use crate::compare::assert_same;
 use crate::forged::Forged;
@@ -11,7 +12,7 @@ use crate::support::{Random, restore};
 use crate::tree::set_time;
 
 /// A file system of its own, taken away again at the end.
-struct Volume {
+pub struct Volume {
     scratch: tempfile::TempDir,
 }
 
@@ -29,7 +30,7 @@ impl Volume {
         volume
     }
 
-    fn loop_device(mkfs: &[&str], megabytes: u64) -> Self {
+    pub fn loop_device(mkfs: &[&str], megabytes: u64) -> Self {
         let volume = Self {
             scratch: tempfile::tempdir().unwrap(),
         };
@@ -40,17 +41,49 @@ impl Volume {
             .set_len(megabytes << 20)
             .unwrap();
         pack::output(Command::new(mkfs[0]).args(&mkfs[1..]).arg(&image));
-        pack::output(
-            Command::new("mount")
-                .args(["-o", "loop"])
-                .arg(&image)
-                .arg(volume.path()),
-        );
+        volume.mount();
         volume
     }
 
-    fn path(&self) -> PathBuf {
+    /// The file that the loop device is of.
+    pub fn image(&self) -> PathBuf {
+        self.scratch.path().join("image")
+    }
+
+    pub fn mount(&self) {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", "loop"]).arg(self.image());
+        pack::output(mount.arg(self.path()));
+    }
+
+    pub fn unmount(&self) {
+        pack::output(Command::new("umount").arg(self.path()));
+    }
+
+    /// Something by which what is not on its disk yet never comes there, as by a power cut.
+    pub fn shutdown(&self) -> Shutdown {
+        let mut xfs_io = Command::new("xfs_io");
+        let xfs_io = xfs_io.arg("-x").arg(self.path()).stdin(Stdio::piped());
+        Shutdown(xfs_io.stdout(Stdio::null()).spawn().unwrap())
+    }
+
+    pub fn path(&self) -> PathBuf {
         self.scratch.path().join("mount")
+    }
+}
+
+/// A program that waits for the word.
+pub struct Shutdown(Child);
+
+impl Shutdown {
+    pub fn go(mut self) {
+        self.0
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(b"shutdown\n")
+            .unwrap();
+        assert!(self.0.wait().unwrap().success());
     }
 }
 

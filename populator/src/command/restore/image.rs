@@ -49,6 +49,7 @@ pub(super) async fn restore(
     let outcome = restored?.map_err(|source| CommandError::Restore {
         begun: !matches!(source, RestoreError::VolumeNotEmpty { .. })
             && counted.snapshot().written > 0,
+        goes_on: false,
         source,
         target: wanted.target.clone(),
     })?;
