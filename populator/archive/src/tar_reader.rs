@@ -410,12 +410,8 @@ impl<S: Stream> TarReader<S> {
             one_of(pax.path.take(), long_name, || block.name()).map_err(|(one, other)| {
                 RestoreError::corrupt(format!("{one} is called {other} too"))
             })?;
-        // GNU tar gives a stand-in as the path of a sparse file; libarchive gives the path, and where it
-        // is long (seen with 3.6.2) leaves the directories out of the other.
-        let stands_in = |part: &[u8]| part.starts_with(b"GNUSparseFile.");
-        let is_stand_in = path.split(|byte| *byte == b'/').any(stands_in);
         let path = match &pax.sparse.name {
-            Some(name) if is_stand_in || !is_named => name.clone(),
+            Some(name) if !is_named || sparse::is_stand_in(&path, name) => name.clone(),
             _ => path,
         };
         self.current.clone_from(&path);

@@ -37,6 +37,18 @@ impl Fault {
     }
 }
 
+/// Whether `path` stands for the sparse file `name`, which is what GNU tar writes for programs that do
+/// not know sparse files: `DIRECTORY/GNUSparseFile.PID/FILE`, of which a long one is cut at 100 bytes,
+/// perhaps within the directory. libarchive gives the path itself, and where it is long (seen with
+/// 3.6.2) leaves directories out of the other.
+pub(super) fn is_stand_in(path: &[u8], name: &[u8]) -> bool {
+    const MARK: &[u8] = b"GNUSparseFile.";
+    let slash = name.iter().rposition(|byte| *byte == b'/');
+    let directory = slash.map_or(&b""[..], |slash| &name[..=slash]);
+    let mut parts = path.split(|byte| *byte == b'/');
+    parts.any(|part| part.starts_with(MARK)) || [directory, MARK].concat().starts_with(path)
+}
+
 /// Offsets and lengths in turn, as PAX records have them.
 fn extents_of_pairs(pairs: &[u64]) -> Result<Vec<Extent>, Fault> {
     let (pairs, rest) = pairs.as_chunks::<2>();
@@ -213,6 +225,26 @@ mod tests {
 
     fn extent(offset: u64, length: u64) -> Extent {
         Extent { offset, length }
+    }
+
+    #[test]
+    fn stand_ins_are_told_from_names() {
+        let long = format!("./{}/{}/file", "d".repeat(60), "e".repeat(60));
+        let cut = |length| &long.as_bytes()[..length];
+        for (path, name) in [
+            (&b"./GNUSparseFile.7/file"[..], &b"./file"[..]),
+            (b"GNUSparseFile.7/file", b"file"),
+            // As much of a stand-in as 100 bytes have room for.
+            (cut(100), long.as_bytes()),
+            (cut(long.len() - 5), long.as_bytes()),
+            (cut(long.len() - 4), long.as_bytes()),
+            (&[cut(long.len() - 4), b"GNUSpar"].concat(), long.as_bytes()),
+        ] {
+            assert!(is_stand_in(path, name), "{}", printable(path));
+        }
+        for name in [&b"file"[..], b"./d/file", long.as_bytes()] {
+            assert!(!is_stand_in(long.as_bytes(), name), "{}", printable(name));
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub struct Limits {
     /// The longest path from the root, in bytes.
     pub path: usize,
     pub fifos: bool,
+    /// Numbers of owners and devices that need more digits than the oldest header has.
     pub large_ids: bool,
 }
 
@@ -72,7 +73,13 @@ pub fn make(root: &Path, limits: Limits, seed: u64, entries: usize) {
             }
             10 if limits.devices => {
                 let kind = random.pick(&[FileType::CharacterDevice, FileType::BlockDevice]);
-                let number = makedev(random.pick(&[1, 7, 4095]), random.pick(&[0, 3, 1_048_575]));
+                // libarchive has six octal digits for it, and leaves out what has more.
+                let minors: &[u32] = if limits.large_ids {
+                    &[0, 3, 1_048_575]
+                } else {
+                    &[0, 3, 200_000]
+                };
+                let number = makedev(random.pick(&[1, 7, 4095]), random.pick(minors));
                 mknodat(CWD, &full, kind, Mode::RUSR, number).unwrap();
             }
             11 => {
