@@ -66,8 +66,9 @@ impl Inspection {
         let mut xattrs = Vec::new();
         for name in self.names[..length].split(|byte| *byte == 0) {
             let acl = name == acl::ACCESS || name == acl::DEFAULT;
-            // A label is the policy of the node where a file is.
-            if name.is_empty() || name == LABEL || (name.starts_with(b"system.") && !acl) {
+            // A label is the policy of the node where a file is, and XFS shows an ACL a second time.
+            let left_out = name == LABEL || name.starts_with(b"trusted.SGI_ACL_");
+            if name.is_empty() || left_out || (name.starts_with(b"system.") && !acl) {
                 continue;
             }
             let length = lgetxattr(spelled.as_slice(), name, &mut self.value[..])?;

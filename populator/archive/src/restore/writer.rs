@@ -371,18 +371,17 @@ impl<'a> Writer<'a> {
             Err(Errno::NOENT) => return Err(refused(missing)),
             Err(errno) => return Err(linked.failed("looking at")(errno)),
         }
-        // A link to itself: replacing the name would remove the file.
-        if linked
+        // A link to itself, or one that an attempt before made: replacing the first would remove the file.
+        let is_there = linked
             .identity()
-            .is_ok_and(|found| place.identity() == Ok(found))
-        {
-            return Ok(());
+            .is_ok_and(|found| place.identity() == Ok(found));
+        if !is_there {
+            let flags = AtFlags::empty();
+            self.make(place, || {
+                linkat(&directory, name, place.parent, place.name, flags)
+            })
+            .map_err(place.failed("linking"))?;
         }
-        let flags = AtFlags::empty();
-        self.make(place, || {
-            linkat(&directory, name, place.parent, place.name, flags)
-        })
-        .map_err(place.failed("linking"))?;
         self.counts.links += 1;
         Ok(())
     }

@@ -27,6 +27,42 @@ struct Seen {
     same_as: PathBuf,
 }
 
+impl Seen {
+    /// What is not as it was.
+    fn change(&self, now: &Self) -> Option<String> {
+        if self.content != now.content {
+            return Some("the content differs".to_owned());
+        }
+        for (name, value) in &self.xattrs {
+            let found = now.xattrs.get(name);
+            if found != Some(value) {
+                let name = String::from_utf8_lossy(name);
+                return Some(format!("{name} was {value:02x?}, is {found:02x?}"));
+            }
+        }
+        let plain = |seen: &Self| {
+            let names = seen
+                .xattrs
+                .keys()
+                .map(|name| name.escape_ascii().to_string());
+            let Self {
+                kind,
+                mode,
+                owner,
+                modified,
+                device,
+                same_as,
+                ..
+            } = seen;
+            let names: Vec<_> = names.collect();
+            format!(
+                "{kind} {mode:o} {owner:?} {modified:?} {device} {names:?}, first as {same_as:?}"
+            )
+        };
+        (self != now).then(|| format!("{} became {}", plain(self), plain(now)))
+    }
+}
+
 /// The first difference between two trees, if any, the roots themselves included.
 pub fn difference(one: &Path, other: &Path) -> Option<String> {
     let (one, other) = (look(one), look(other));
@@ -34,11 +70,8 @@ pub fn difference(one: &Path, other: &Path) -> Option<String> {
         let Some(found) = other.get(path) else {
             return Some(format!("{path:?} is missing"));
         };
-        if seen.content != found.content {
-            return Some(format!("{path:?}: the content differs"));
-        }
-        if seen != found {
-            return Some(format!("{path:?}: {seen:?} became {found:?}").replace("content: [", "["));
+        if let Some(change) = seen.change(found) {
+            return Some(format!("{path:?}: {change}"));
         }
     }
     other
@@ -199,7 +232,8 @@ fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut xattrs = BTreeMap::new();
     for name in names[..length]
         .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
+        // XFS shows an ACL a second time.
+        .filter(|name| !name.is_empty() && !name.starts_with(b"trusted.SGI_ACL_"))
     {
         let mut value = vec![0_u8; 64 << 10];
         let length = lgetxattr(path, name, &mut value[..]).unwrap();
