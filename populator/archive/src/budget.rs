@@ -32,10 +32,10 @@ impl Budget {
     /// What a process uses unless told otherwise, in bytes: enough for four restores at a time.
     pub const DEFAULT: u64 = 64 << 20;
 
-    /// What one restore takes when it fetches in the smallest ranges, and some more.
-    pub(crate) const MIN: u64 = 9 << 20;
+    /// What one restore takes when it fetches in the smallest ranges, and some more, in bytes.
+    pub const MIN: u64 = 12 << 20;
 
-    /// A budget of so many bytes for buffers (at least 9 MiB are always granted).
+    /// A budget of so many bytes for buffers ([`Budget::MIN`] are always granted).
     pub fn new(bytes: u64) -> Arc<Self> {
         let bytes = bytes.max(Self::MIN);
         Arc::new(Self {

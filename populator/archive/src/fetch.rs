@@ -1,24 +1,26 @@
 //! The first stage: an object fetched in ranges, several in flight, handed on in order.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::StreamExt as _;
-use futures::stream;
+use bytes::{Buf as _, Bytes};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::decode::Point;
+use crate::budget::{Budget, Share};
+use crate::decode::{Means, Point};
 use crate::error::RestoreError;
 use crate::progress::Progress;
 use crate::source::{Retry, Source, SourceError, SourceErrorKind};
 use crate::stream::Stream;
+use concurrency::{Arrival, Concurrency};
+
+mod concurrency;
 
 /// Ranges that are neither in flight nor used up: one in the channel, one before it, one being read.
 const WAITING: u64 = 3;
@@ -26,8 +28,11 @@ const WAITING: u64 = 3;
 /// How to fetch.
 #[derive(Debug, Clone)]
 pub struct Fetching {
-    /// Ranges in flight at a time.
+    /// Ranges in flight at the beginning, and at least.
     pub parallel: usize,
+    /// Ranges in flight at most, where the reader waits for the store and the budget has memory to
+    /// spare.
+    pub most: usize,
     /// Bytes in each.
     pub range: u64,
     /// How often one range is asked for before a failing store fails the restore.
@@ -37,10 +42,11 @@ pub struct Fetching {
 }
 
 impl Default for Fetching {
-    /// 5 ranges of 1 MiB, and about a quarter of a minute of patience with each.
+    /// 2 to 32 ranges of 1 MiB, and about a quarter of a minute of patience with each.
     fn default() -> Self {
         Self {
-            parallel: 5,
+            parallel: 2,
+            most: 32,
             range: 1 << 20,
             attempts: 8,
             pause: Duration::from_millis(200),
@@ -52,7 +58,7 @@ impl Fetching {
     /// The longest pause between two attempts.
     pub const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-    /// Bytes of memory this takes.
+    /// Bytes of memory this takes, those apart that are taken where there are some to spare.
     pub(crate) fn memory(&self) -> u64 {
         (self.parallel as u64 + WAITING) * self.range
     }
@@ -107,9 +113,16 @@ mod hash_state {
     }
 }
 
+/// A range, and the memory that was to spare for it.
+#[derive(Default)]
+struct Held {
+    bytes: Bytes,
+    _share: Option<Share>,
+}
+
 enum Piece {
     /// A range, and where it begins.
-    Data(Bytes, Boundary),
+    Data(Held, Boundary),
     /// All bytes have been sent; this is their SHA-256.
     End([u8; 32]),
     Failed(RestoreError),
@@ -118,7 +131,9 @@ enum Piece {
 /// The fetched object as a [`Stream`]. Dropping it ends the fetching.
 pub(crate) struct Fetched {
     pieces: mpsc::Receiver<Piece>,
-    current: Bytes,
+    /// Whether the reader waits for the next piece.
+    waiting: Arc<AtomicBool>,
+    current: Held,
     position: u64,
     /// Where the current piece begins.
     boundary: Boundary,
@@ -133,25 +148,36 @@ pub(crate) fn start(
     from: Boundary,
     fetching: Fetching,
     progress: Arc<Progress>,
-    cancel: CancellationToken,
-    runtime: &Handle,
+    means: &Means,
 ) -> Fetched {
     let (sender, pieces) = mpsc::channel(1);
-    let counted = Arc::clone(&progress);
+    let waiting = Arc::new(AtomicBool::new(false));
     let begin = from.clone();
-    let task = runtime.spawn(async move {
+    let ahead = Ahead {
+        left: ranges(from.offset..source.length(), fetching.range),
+        source,
+        concurrency: Concurrency::new(fetching.parallel, fetching.most),
+        fetching: Arc::new(fetching),
+        budget: Arc::clone(&means.budget),
+        progress: Arc::clone(&progress),
+        in_flight: VecDeque::new(),
+        waiting: Arc::clone(&waiting),
+    };
+    let cancel = means.cancel.clone();
+    let task = means.runtime.spawn(async move {
         let last = tokio::select! {
             // First, so that the reader learns that it was cancelled and not only that no more comes.
             biased;
             () = cancel.cancelled() => Piece::Failed(RestoreError::Cancelled),
-            last = forward(source, begin, fetching, counted, &sender) => last,
+            last = forward(ahead, begin, &sender) => last,
         };
         // Nobody listens any more when the restore has failed elsewhere.
         let _ = sender.send(last).await;
     });
     Fetched {
         pieces,
-        current: Bytes::new(),
+        waiting,
+        current: Held::default(),
         position: from.offset,
         boundary: from,
         digest: None,
@@ -160,41 +186,103 @@ pub(crate) fn start(
     }
 }
 
-/// Sends all data in order and returns what comes after them.
-async fn forward(
+/// The ranges in flight, and those that are left.
+struct Ahead<I> {
     source: Arc<dyn Source>,
-    from: Boundary,
-    fetching: Fetching,
+    left: I,
+    fetching: Arc<Fetching>,
+    concurrency: Concurrency,
+    budget: Arc<Budget>,
     progress: Arc<Progress>,
-    sender: &mpsc::Sender<Piece>,
-) -> Piece {
-    let parallel = fetching.parallel;
-    let fetching = Arc::new(fetching);
-    // Tasks of their own, so that bodies are read on while the decoder is busy and nobody polls here.
-    let mut ranges = stream::iter(ranges(from.offset..source.length(), fetching.range))
-        .map(|range| {
-            let (source, fetching) = (Arc::clone(&source), Arc::clone(&fetching));
-            let progress = Arc::clone(&progress);
-            AbortOnDropHandle::new(tokio::spawn(async move {
+    in_flight: VecDeque<InFlight>,
+    waiting: Arc<AtomicBool>,
+}
+
+struct InFlight {
+    range: AbortOnDropHandle<Result<Answer, SourceError>>,
+    /// None of those that every restore has memory for.
+    share: Option<Share>,
+}
+
+/// A range, and how often it was asked for.
+pub(crate) struct Answer {
+    pub(crate) bytes: Bytes,
+    attempts: u32,
+}
+
+impl<I: Iterator<Item = Range<u64>>> Ahead<I> {
+    /// Asks for as many ranges as there may be now, in tasks of their own, so that bodies are read on
+    /// while the decoder is busy and nobody polls here.
+    fn ask(&mut self) {
+        while self.in_flight.len() < self.concurrency.allowed() {
+            let shared = |it: &&InFlight| it.share.is_some();
+            let own = self.in_flight.len() - self.in_flight.iter().filter(shared).count();
+            let share = if own < self.fetching.parallel {
+                None
+            } else if let Some(share) = self.budget.spare(self.fetching.range) {
+                Some(share)
+            } else {
+                return;
+            };
+            let Some(range) = self.left.next() else {
+                return;
+            };
+            let (source, fetching) = (Arc::clone(&self.source), Arc::clone(&self.fetching));
+            let progress = Arc::clone(&self.progress);
+            let range = AbortOnDropHandle::new(tokio::spawn(async move {
                 fetch(&*source, range, &fetching, &progress).await
-            }))
-        })
-        .buffered(parallel);
-    let mut boundary = from;
-    while let Some(range) = ranges.next().await {
-        let bytes = match range {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(error)) => return Piece::Failed(error.into()),
+            }));
+            self.in_flight.push_back(InFlight { range, share });
+        }
+    }
+
+    /// The next range in order.
+    async fn next(&mut self) -> Option<Result<Held, RestoreError>> {
+        self.ask();
+        let InFlight { range, share } = self.in_flight.pop_front()?;
+        let was_there = range.is_finished();
+        let answer = match range.await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Some(Err(error.into())),
             Err(join) => {
-                return Piece::Failed(RestoreError::NodeError {
+                return Some(Err(RestoreError::NodeError {
                     what: join.to_string(),
-                });
+                }));
             }
         };
+        self.concurrency.after(if answer.attempts > 1 {
+            Arrival::Strained
+        } else if !was_there && self.waiting.load(Ordering::Relaxed) {
+            Arrival::Awaited
+        } else {
+            Arrival::InTime
+        });
+        Some(Ok(Held {
+            bytes: answer.bytes,
+            _share: share,
+        }))
+    }
+}
+
+/// Sends all data in order and returns what comes after them.
+async fn forward(
+    mut ahead: Ahead<impl Iterator<Item = Range<u64>>>,
+    from: Boundary,
+    sender: &mpsc::Sender<Piece>,
+) -> Piece {
+    let mut boundary = from;
+    while let Some(range) = ahead.next().await {
+        let held = match range {
+            Ok(held) => held,
+            Err(error) => return Piece::Failed(error),
+        };
         let begin = boundary.clone();
-        boundary.offset += bytes.len() as u64;
-        boundary.hash.update(&bytes);
-        if sender.send(Piece::Data(bytes, begin)).await.is_err() {
+        boundary.offset += held.bytes.len() as u64;
+        boundary.hash.update(&held.bytes);
+        if sender.capacity() == 0 {
+            ahead.concurrency.after(Arrival::Early);
+        }
+        if sender.send(Piece::Data(held, begin)).await.is_err() {
             break;
         }
     }
@@ -216,16 +304,16 @@ pub(crate) async fn fetch(
     range: Range<u64>,
     fetching: &Fetching,
     progress: &Progress,
-) -> Result<Bytes, SourceError> {
+) -> Result<Answer, SourceError> {
     let wanted = range.end - range.start;
     let mut pause = fetching.pause;
-    let mut attempt = 1;
+    let mut attempts = 1;
     loop {
         let error = match source.read_at(range.clone()).await {
             Ok(bytes) => {
                 progress.add_fetched(bytes.len() as u64);
                 if bytes.len() as u64 == wanted {
-                    return Ok(bytes);
+                    return Ok(Answer { bytes, attempts });
                 }
                 let said = format!("{} bytes of {wanted} at {}", bytes.len(), range.start);
                 SourceError::new(SourceErrorKind::Unavailable, said)
@@ -233,17 +321,28 @@ pub(crate) async fn fetch(
             Err(error) => error,
         };
         match error.kind.retry() {
-            Retry::Transient if attempt < fetching.attempts => {}
+            Retry::Transient if attempts < fetching.attempts => {}
             Retry::Transient | Retry::Permanent => return Err(error),
         }
-        tracing::debug!(%error, attempt, start = range.start, "a range is fetched again");
+        tracing::debug!(%error, attempts, start = range.start, "a range is fetched again");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Fetching::PAUSE_MAX);
-        attempt += 1;
+        attempts += 1;
     }
 }
 
 impl Fetched {
+    /// Waits for the next piece, and lets that be known.
+    fn next(&mut self) -> Option<Piece> {
+        if let Ok(piece) = self.pieces.try_recv() {
+            return Some(piece);
+        }
+        self.waiting.store(true, Ordering::Relaxed);
+        let piece = self.pieces.blocking_recv();
+        self.waiting.store(false, Ordering::Relaxed);
+        piece
+    }
+
     /// The SHA-256 of the stored object; known once the stream has been read to its end.
     pub(crate) fn digest(&self) -> Option<[u8; 32]> {
         self.digest
@@ -257,8 +356,10 @@ impl Fetched {
 
 impl Stream for Fetched {
     fn fill(&mut self) -> Result<&[u8], RestoreError> {
-        while self.current.is_empty() && self.digest.is_none() {
-            match self.pieces.blocking_recv() {
+        while self.current.bytes.is_empty() && self.digest.is_none() {
+            // Before it may have to wait: the memory of what was read.
+            self.current = Held::default();
+            match self.next() {
                 Some(Piece::Data(bytes, begin)) => (self.current, self.boundary) = (bytes, begin),
                 Some(Piece::End(digest)) => self.digest = Some(digest),
                 Some(Piece::Failed(error)) => return Err(error),
@@ -270,12 +371,11 @@ impl Stream for Fetched {
                 }
             }
         }
-        Ok(&self.current)
+        Ok(&self.current.bytes)
     }
 
     fn consume(&mut self, count: usize) {
-        // Not `advance`: an emptied piece must give its memory back at once.
-        self.current = self.current.slice(count..);
+        self.current.bytes.advance(count);
         self.position += count as u64;
         self.progress.add_consumed(count as u64);
     }
@@ -321,9 +421,13 @@ mod tests {
 
     #[test]
     fn a_small_budget_means_fewer_and_then_smaller_ranges() {
-        let all = Fetching::default().within(64 << 20);
+        let many = Fetching {
+            parallel: 5,
+            ..Fetching::default()
+        };
+        let all = many.clone().within(64 << 20);
         assert_eq!((all.parallel, all.range), (5, 1 << 20));
-        let fewer = Fetching::default().within(5 << 20);
+        let fewer = many.within(5 << 20);
         assert_eq!((fewer.parallel, fewer.range), (2, 1 << 20));
         let smaller = Fetching::default().within(1 << 20);
         assert_eq!((smaller.parallel, smaller.range), (1, 256 << 10));

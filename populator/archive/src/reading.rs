@@ -70,7 +70,7 @@ pub fn identify(
 ) -> Result<Format, RestoreError> {
     // More would only be thrown away.
     let mut options = options.clone();
-    options.fetching.parallel = 1;
+    (options.fetching.parallel, options.fetching.most) = (1, 1);
     let progress = Arc::default();
     let aim = Aim {
         content: Content::Raw,
@@ -173,18 +173,18 @@ impl Reading {
         let mark = from.map(|record| record.mark.clone()).unwrap_or_default();
         let boundary = mark.point.as_ref().map(|point| point.boundary.clone());
         let boundary = boundary.unwrap_or_default();
-        let mut fetched = fetch::start(object, boundary, fetching, counted, stop.clone(), runtime);
-        let packed = mark.point.as_ref().map_or(0, |point| point.packed);
-        if !fetched.skip(packed - fetched.position())? {
-            return Err(RestoreError::truncated("it ends where it had more before"));
-        }
-        let mut input = Input::Fetched(Box::new(fetched));
         let means = Means {
             budget: Arc::clone(&options.budget),
             window_max: WINDOW_MAX,
             cancel: stop,
             runtime: runtime.clone(),
         };
+        let mut fetched = fetch::start(object, boundary, fetching, counted, &means);
+        let packed = mark.point.as_ref().map_or(0, |point| point.packed);
+        if !fetched.skip(packed - fetched.position())? {
+            return Err(RestoreError::truncated("it ends where it had more before"));
+        }
+        let mut input = Input::Fetched(Box::new(fetched));
         let limits = options.limits.clone();
         let encrypted = match from {
             Some(record) => record.format.encrypted,

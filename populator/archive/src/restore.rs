@@ -27,6 +27,7 @@ mod image;
 mod keeper;
 mod metadata;
 mod pending;
+mod pieces;
 mod place;
 mod resumption;
 mod root;
@@ -56,7 +57,7 @@ pub fn restore(
     let (root, mut begin, left) = resumption::begin(&*source, directory, options, progress)?;
     let record = left.as_ref().map(|left| &left.record);
     let resumed_at = record.map(Record::offset);
-    let memory = content::MEMORY + crew::MEMORY;
+    let memory = pieces::MEMORY + crew::MEMORY;
     let aim = Aim {
         content: Content::Tar,
         memory,
@@ -128,10 +129,11 @@ mod tests {
     use crate::budget::Budget;
     use crate::decode;
     use crate::fetch::Fetching;
+    use crate::index;
 
     #[test]
     fn the_budget_has_room_for_what_it_promises() {
-        const FIXED: u64 = decode::MEMORY + content::MEMORY + crew::MEMORY;
+        const FIXED: u64 = decode::MEMORY + index::reader::MEMORY + pieces::MEMORY + crew::MEMORY;
         let usual = FIXED + Fetching::default().within(Budget::DEFAULT - FIXED).memory();
         assert!(4 * usual <= Budget::DEFAULT, "{usual}");
         let all = FIXED + decode::DECRYPTION;

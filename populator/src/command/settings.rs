@@ -94,8 +94,11 @@ fn sha256(text: &str) -> Result<[u8; 32], String> {
 
 pub(super) fn memory(text: &str) -> Result<u64, String> {
     units::quantity(text)
-        .filter(|bytes| *bytes >= 9 << 20)
-        .ok_or_else(|| "it must be a quantity of at least 9Mi, for example 64Mi".to_owned())
+        .filter(|bytes| *bytes >= Budget::MIN)
+        .ok_or_else(|| {
+            let least = Budget::MIN >> 20;
+            format!("it must be a quantity of at least {least}Mi, for example 64Mi")
+        })
 }
 
 #[cfg(test)]

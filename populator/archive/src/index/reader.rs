@@ -93,7 +93,7 @@ impl IndexReader {
             .cancel
             .run_until_cancelled(fetch::fetch(&*source, range, fetching, progress));
         let tail = means.runtime.block_on(tail);
-        let tail = tail.ok_or(RestoreError::Cancelled)??;
+        let tail = tail.ok_or(RestoreError::Cancelled)??.bytes;
         match seek_table::last_frame(&tail, length) {
             Some(place) => Self::open(source, place, fetching, progress, means),
             None => Ok(None),
@@ -113,11 +113,11 @@ impl IndexReader {
         }
         let fetching = Fetching {
             parallel: 1,
+            most: 1,
             range: RANGE,
             ..fetching.clone()
         };
         means.window_max = 1 << WINDOW_LOG;
-        let (cancel, runtime) = (means.cancel.clone(), means.runtime.clone());
         let beside = Arc::new(Progress::default());
         let counted = Arc::clone(&beside);
         let fetched = fetch::start(
@@ -125,8 +125,7 @@ impl IndexReader {
             Boundary::default(),
             fetching,
             counted,
-            cancel,
-            &runtime,
+            &means,
         );
         let mut input = Input::Fetched(Box::new(fetched));
         let mut start = [0; FRAME_HEADER];

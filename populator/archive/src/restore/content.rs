@@ -4,7 +4,8 @@
 //! CPU time that the page cache takes, tell a full volume before the data are fetched, and leave
 //! nothing dirty that would count against the memory limit of a container.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{
@@ -14,27 +15,18 @@ use rustix::fs::{
 use rustix::io::{Errno, pwrite, retry_on_intr};
 use tokio_util::sync::CancellationToken;
 
+use super::pieces::{ALIGNMENT, PIECE, Pieces};
 use crate::entry::Layout;
 use crate::error::RestoreError;
 use crate::progress::Progress;
 use crate::stream::Stream;
 use crate::tar_reader::TarReader;
 
-/// Bytes in a direct write of a large file, and the size from which a file is one.
-pub(super) const DIRECT: usize = 1 << 20;
-
 /// The size from which a file that is written in one piece is written directly.
 const DIRECT_SMALL: usize = 64 << 10;
 
-/// What the buffer and every direct write are aligned to: a page, and the blocks of every volume that
-/// has no larger ones.
-pub(super) const ALIGNMENT: usize = 4096;
-
 /// Bytes of a large file that may be dirty in the page cache before they are written out.
 pub(super) const DIRTY_MAX: u64 = 8 << 20;
-
-/// Bytes of memory the stage takes.
-pub(super) const MEMORY: u64 = (DIRECT + ALIGNMENT) as u64;
 
 /// All that a small file holds, in a buffer that may be written directly if it is long enough.
 pub(super) struct Aligned {
@@ -44,9 +36,9 @@ pub(super) struct Aligned {
 }
 
 impl Aligned {
-    /// A buffer for a file of this size; none if that is not small.
+    /// A buffer for a file of this size; none if that is not small, but of a piece or more.
     pub(super) fn for_small(size: u64) -> Option<Self> {
-        let length = usize::try_from(size).ok().filter(|it| *it < DIRECT)?;
+        let length = usize::try_from(size).ok().filter(|it| *it < PIECE)?;
         if length < DIRECT_SMALL {
             return Some(Self {
                 buffer: vec![0; length],
@@ -115,7 +107,8 @@ pub(super) fn write_small(
 
 /// Writes the contents of one file after the other.
 pub(super) struct Content<'a> {
-    buffer: Vec<u8>,
+    /// None before the first large file.
+    pieces: Option<Pieces>,
     /// Whether this file system has not refused direct writes yet.
     direct: bool,
     progress: &'a Progress,
@@ -145,7 +138,7 @@ impl From<RestoreError> for ContentError {
 impl<'a> Content<'a> {
     pub(super) fn new(progress: &'a Progress, cancel: &'a CancellationToken) -> Self {
         Self {
-            buffer: Vec::new(),
+            pieces: None,
             direct: true,
             progress,
             cancel,
@@ -157,7 +150,7 @@ impl<'a> Content<'a> {
     /// fewer if `pause` said so.
     pub(super) fn write(
         &mut self,
-        file: BorrowedFd<'_>,
+        file: &Arc<OwnedFd>,
         layout: &Layout,
         done: u64,
         pause: &dyn Fn() -> bool,
@@ -170,14 +163,15 @@ impl<'a> Content<'a> {
                     Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
                     Err(errno) => return Err(errno.into()),
                 }
-                if self.direct && done.is_multiple_of(ALIGNMENT as u64) && may_be_direct(file) {
-                    self.direct(file, done, *size, pause, reader)
-                } else {
-                    self.cached(file, done, left, &mut 0, pause, reader)
-                        .map(|written| done + written)
+                let aligned = done.is_multiple_of(ALIGNMENT as u64);
+                if self.direct && aligned && may_be_direct(file.as_fd()) {
+                    return self.direct(file, done, *size, pause, reader);
                 }
+                self.cached(file.as_fd(), done, left, &mut 0, pause, reader)
+                    .map(|written| done + written)
             }
             Layout::Sparse { size, extents } => {
+                let file = file.as_fd();
                 retry_on_intr(|| ftruncate(file, *size))?;
                 let (mut passed, mut dirty) = (0, 0);
                 for extent in extents {
@@ -232,56 +226,61 @@ impl<'a> Content<'a> {
     /// where.
     fn direct(
         &mut self,
-        file: BorrowedFd<'_>,
+        file: &Arc<OwnedFd>,
         begin: u64,
         size: u64,
         pause: &dyn Fn() -> bool,
         reader: &mut TarReader<impl Stream>,
     ) -> Result<u64, ContentError> {
-        if self.buffer.is_empty() {
-            self.buffer = vec![0; DIRECT + ALIGNMENT];
-        }
-        let start = self.buffer.as_ptr().align_offset(ALIGNMENT);
-        let (mut offset, mut dirty) = (begin, 0);
-        while offset < size {
-            let buffer = &mut self.buffer[start..start + DIRECT];
-            let filled = fill(reader, buffer)?;
-            // The tail goes out as a whole block, and the file is cut to its size afterwards.
-            let padded = filled.next_multiple_of(ALIGNMENT);
-            buffer[filled..padded].fill(0);
-            match write_all(file, &buffer[..padded], offset) {
-                Err(Errno::INVAL | Errno::OPNOTSUPP) if self.direct => {
-                    tracing::debug!("the file system refuses direct writes");
-                    self.direct = false;
-                    fcntl_setfl(file, OFlags::empty())?;
-                    write_all(file, &buffer[..padded], offset)?;
-                }
-                other => other?,
-            }
+        let pieces = match &mut self.pieces {
+            Some(pieces) => pieces,
+            none => none.insert(Pieces::start()?),
+        };
+        let (mut offset, mut refused, mut paused) = (begin, false, false);
+        while offset < size && !refused && !paused {
+            let (mut piece, written) = pieces.next()?;
+            let filled = fill(reader, piece.bytes())?;
+            pieces.write(piece, filled, file, offset)?;
             offset += filled as u64;
-            self.written(filled)?;
-            dirty += filled as u64;
-            if !self.direct && dirty >= DIRTY_MAX {
-                write_out(file)?;
-                dirty = 0;
-            }
-            if offset < size && pause() {
-                return Ok(offset);
-            }
+            refused = written.refused;
+            account(written.count, self.progress, self.cancel)?;
+            paused = offset < size && pause();
         }
-        if !size.is_multiple_of(ALIGNMENT as u64) {
+        let written = pieces.settle()?;
+        refused |= written.refused;
+        account(written.count, self.progress, self.cancel)?;
+        self.direct = !refused;
+        if refused {
+            write_out(file.as_fd())?;
+        }
+        if refused && !paused && offset < size {
+            let left = size - offset;
+            let written = self.cached(file.as_fd(), offset, left, &mut 0, pause, reader)?;
+            return Ok(offset + written);
+        }
+        // The tail was written as a whole block.
+        if offset == size && !size.is_multiple_of(ALIGNMENT as u64) {
             retry_on_intr(|| ftruncate(file, size))?;
         }
-        Ok(size)
+        Ok(offset)
     }
 
     fn written(&self, count: usize) -> Result<(), RestoreError> {
-        self.progress.add_written(count as u64);
-        if self.cancel.is_cancelled() {
-            Err(RestoreError::Cancelled)
-        } else {
-            Ok(())
-        }
+        account(count, self.progress, self.cancel)
+    }
+}
+
+/// Counts what is on the volume, or does not go on.
+fn account(
+    count: usize,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<(), RestoreError> {
+    progress.add_written(count as u64);
+    if cancel.is_cancelled() {
+        Err(RestoreError::Cancelled)
+    } else {
+        Ok(())
     }
 }
 

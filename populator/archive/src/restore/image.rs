@@ -13,7 +13,8 @@ use rustix::io::{Errno, retry_on_intr};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::content::{ALIGNMENT, DIRECT, DIRTY_MAX, MEMORY, may_be_direct, write_all, write_out};
+use super::content::{DIRTY_MAX, may_be_direct, write_all, write_out};
+use super::pieces::{ALIGNMENT, PIECE};
 use crate::error::RestoreError;
 use crate::format::{Content, Format};
 use crate::options::{Existing, Options};
@@ -24,9 +25,12 @@ use crate::source::Source;
 use crate::stream::Stream;
 
 /// Zeros of this many bytes, at a multiple of it, become a hole.
-const PIECE: usize = 64 << 10;
+const HOLE: usize = 64 << 10;
 
-static ZEROS: [u8; PIECE] = [0; PIECE];
+static ZEROS: [u8; HOLE] = [0; HOLE];
+
+/// Bytes of memory the stage takes.
+const MEMORY: u64 = (PIECE + ALIGNMENT) as u64;
 
 /// The most bytes that are zeroed in one call, which nothing interrupts.
 const ZEROED_MAX: u64 = 64 << 20;
@@ -193,9 +197,9 @@ impl<'a> Image<'a> {
 
     /// Writes all of `content`.
     fn write(&mut self, content: &mut impl Stream) -> Result<(), RestoreError> {
-        let mut buffer = vec![0; DIRECT + ALIGNMENT];
+        let mut buffer = vec![0; PIECE + ALIGNMENT];
         let start = buffer.as_ptr().align_offset(ALIGNMENT);
-        let buffer = &mut buffer[start..start + DIRECT];
+        let buffer = &mut buffer[start..start + PIECE];
         loop {
             if self.cancel.is_cancelled() {
                 return Err(RestoreError::Cancelled);
@@ -261,9 +265,9 @@ impl<'a> Image<'a> {
         while at < self.offset {
             // Not aligned in memory, as direct writes would have it.
             self.through_the_cache()?;
-            let count = (self.offset - at).min(PIECE as u64);
-            // At most PIECE.
-            let zeros = &ZEROS[..usize::try_from(count).unwrap_or(PIECE)];
+            let count = (self.offset - at).min(HOLE as u64);
+            // At most HOLE.
+            let zeros = &ZEROS[..usize::try_from(count).unwrap_or(HOLE)];
             write_all(device, zeros, at)?;
             self.wrote(zeros.len())?;
             at += count;
@@ -335,11 +339,11 @@ enum Run<'a> {
 fn runs(buffer: &[u8]) -> Vec<Run<'_>> {
     let mut runs = Vec::new();
     let mut start = 0;
-    let mut pieces = buffer.chunks(PIECE).map(|it| it == ZEROS).peekable();
+    let mut pieces = buffer.chunks(HOLE).map(|it| it == ZEROS).peekable();
     while let Some(zeros) = pieces.next() {
-        let mut end = (start + PIECE).min(buffer.len());
+        let mut end = (start + HOLE).min(buffer.len());
         while pieces.next_if_eq(&zeros).is_some() {
-            end = (end + PIECE).min(buffer.len());
+            end = (end + HOLE).min(buffer.len());
         }
         runs.push(if zeros {
             Run::Zeros(end - start)
@@ -367,14 +371,14 @@ mod tests {
     fn zeros_are_holes_from_piece_to_piece() {
         assert_eq!(runs(&[]), []);
         assert_eq!(runs(&[0; 5]), [Run::Data(&[0; 5])]);
-        assert_eq!(runs(&vec![0; 2 * PIECE]), [Run::Zeros(2 * PIECE)]);
-        let mut buffer = vec![0; 4 * PIECE + 5];
-        buffer[PIECE] = 1;
-        buffer[3 * PIECE - 1] = 1;
+        assert_eq!(runs(&vec![0; 2 * HOLE]), [Run::Zeros(2 * HOLE)]);
+        let mut buffer = vec![0; 4 * HOLE + 5];
+        buffer[HOLE] = 1;
+        buffer[3 * HOLE - 1] = 1;
         let expected = [
-            Run::Zeros(PIECE),
-            Run::Data(&buffer[PIECE..3 * PIECE]),
-            Run::Zeros(PIECE),
+            Run::Zeros(HOLE),
+            Run::Data(&buffer[HOLE..3 * HOLE]),
+            Run::Zeros(HOLE),
             Run::Data(&[0; 5]),
         ];
         assert_eq!(runs(&buffer), expected);

@@ -31,7 +31,7 @@ pub(super) struct Begin {
 pub(super) struct Left {
     pub(super) record: Record,
     /// The file that its checkpoint is in the middle of.
-    pub(super) file: Option<OwnedFd>,
+    pub(super) file: Option<Arc<OwnedFd>>,
 }
 
 /// Takes the directory, with what an attempt before left in it if that can be trusted. Otherwise it is to
@@ -83,11 +83,11 @@ fn take_up(
     keeper: &Keeper,
     record: &Record,
     options: &Options,
-) -> Result<(Directories, Option<OwnedFd>), String> {
+) -> Result<(Directories, Option<Arc<OwnedFd>>), String> {
     let list = keeper.directories().map_err(|error| error.to_string())?;
     let directories = Directories::kept(list, &record.directories)?;
     let reopen = |part| reopen(root, part, options);
-    let file = record.part.as_ref().map(reopen).transpose()?;
+    let file = record.part.as_ref().map(reopen).transpose()?.map(Arc::new);
     Ok((directories, file))
 }
 

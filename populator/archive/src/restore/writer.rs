@@ -235,14 +235,14 @@ impl<'a> Writer<'a> {
         let file = self
             .make(place, || place.create())
             .map_err(place.failed("creating"))?;
-        self.fill(&file, entry, layout, 0, reader)
+        self.fill(&Arc::new(file), entry, layout, 0, reader)
     }
 
     /// Goes on with the file that the last checkpoint is in the middle of, which has nothing behind what
     /// is done of it.
     pub(super) fn go_on(
         &mut self,
-        file: &OwnedFd,
+        file: &Arc<OwnedFd>,
         part: &Part,
         reader: &mut TarReader<impl Stream>,
     ) -> Result<(), RestoreError> {
@@ -256,7 +256,7 @@ impl<'a> Writer<'a> {
     /// Writes what a file holds behind `done` bytes of its data, and its metadata.
     fn fill(
         &mut self,
-        file: &OwnedFd,
+        file: &Arc<OwnedFd>,
         entry: &Entry,
         layout: &Layout,
         mut done: u64,
@@ -267,9 +267,7 @@ impl<'a> Writer<'a> {
             // The digest that an index has is that of the whole file.
             let keeper = self.keeper.as_ref().filter(|_| !reader.has_index());
             let pause = || keeper.is_some_and(Keeper::is_due);
-            let written = self
-                .content
-                .write(file.as_fd(), layout, done, &pause, reader);
+            let written = self.content.write(file, layout, done, &pause, reader);
             done = written.map_err(|error| match error {
                 ContentError::Archive(error) => error,
                 ContentError::Volume(errno) => failed("writing")(errno),

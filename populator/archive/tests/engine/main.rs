@@ -8,6 +8,7 @@
 mod bombs;
 mod compare;
 mod compressions;
+mod concurrency;
 mod encryption;
 mod faults;
 mod forged;
