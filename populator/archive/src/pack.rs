@@ -2,34 +2,34 @@
 //! (docs/archive-format.md).
 
 use std::collections::HashMap;
-use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, fstat};
 use rustix::io::{Errno, pread};
-use tempfile::SpooledTempFile;
 use tokio_util::sync::CancellationToken;
 
 use crate::budget::Budget;
-use crate::entry::{Entry, Extent, Kind, Layout, OwnerNames};
+use crate::entry::{Entry, Extent, Kind, Layout, Metadata, OwnerNames};
 use crate::error::printable;
-use crate::index::seek_table::{self, Frame};
-use crate::index::{self, Content, Header, Record};
+use crate::index::{self, Content, Record};
 use crate::outcome::Losses;
 use crate::progress::Progress;
 use crate::source::SourceError;
 use crate::tar_reader::header::BLOCK;
-use frames::{FRAME, Frames, Queue, Written};
-use inode::Inspection;
+use ahead::{Ahead, Next, SmallContent};
+use frames::{FRAME, Frames, Queue};
+use index_writer::IndexWriter;
 use walk::{Found, Walk};
 
 pub use error::PackError;
 
+mod ahead;
 mod error;
 mod frames;
 mod header;
+mod index_writer;
 mod inode;
 mod walk;
 
@@ -126,7 +126,7 @@ pub fn pack(
 ) -> Result<Packed, PackError> {
     let begun = Instant::now();
     // What is being filled and what waits, besides what each thread has.
-    let fixed = 3 * FRAME as u64;
+    let fixed = 3 * FRAME as u64 + ahead::MEMORY;
     let room = options.budget.bytes().saturating_sub(fixed) / frames::MEMORY;
     let threads = options
         .threads
@@ -136,20 +136,19 @@ pub fn pack(
     let _share = share.ok_or(PackError::Cancelled)?;
 
     let queue = Queue::default();
-    let mut walk = Walk::new(directory)?;
+    let walk = Walk::new(directory)?;
     let to = &mut *sink;
     let (written, totals) = std::thread::scope(|scope| {
         let frames = Frames::start(scope, threads, options.level, to, progress, &queue)?;
         let mut packer = Packer {
             frames,
             index: IndexWriter::new()?,
-            inspection: Inspection::new(),
             linked: HashMap::new(),
             totals: Totals::default(),
             progress,
             cancel,
         };
-        let walked = packer.walk(&mut walk);
+        let walked = Ahead::start(scope, walk, cancel).and_then(|ahead| packer.walk(&ahead));
         let Packer {
             frames,
             index,
@@ -196,7 +195,6 @@ struct Totals {
 struct Packer<'scope, 'env> {
     frames: Frames<'scope>,
     index: IndexWriter,
-    inspection: Inspection,
     /// Files with several names, of which some have not been met: device and inode, the first name,
     /// and how many are left.
     linked: HashMap<(u64, u64), (Vec<u8>, u64)>,
@@ -206,12 +204,12 @@ struct Packer<'scope, 'env> {
 }
 
 impl Packer<'_, '_> {
-    fn walk(&mut self, walk: &mut Walk) -> Result<(), PackError> {
-        while let Some(found) = walk.next()? {
+    fn walk(&mut self, ahead: &Ahead) -> Result<(), PackError> {
+        while let Some(next) = ahead.next()? {
             if self.cancel.is_cancelled() {
                 return Err(PackError::Cancelled);
             }
-            self.found(&found)?;
+            self.next(next)?;
             self.progress.add_entry();
         }
         // The end of the archive is two empty blocks.
@@ -219,7 +217,13 @@ impl Packer<'_, '_> {
         self.frames.write(&[0; 2 * BLOCK])
     }
 
-    fn found(&mut self, found: &Found) -> Result<(), PackError> {
+    fn next(&mut self, next: Next) -> Result<(), PackError> {
+        let Next {
+            found,
+            metadata,
+            content,
+        } = next;
+        let found = &*found;
         let failed = |errno| PackError::read(&found.path, errno);
         if found.is_mount {
             self.totals
@@ -228,10 +232,16 @@ impl Packer<'_, '_> {
         }
         if let Some(first) = self.met_before(found) {
             self.totals.links += 1;
-            return self.entry(found, Kind::HardLink(first)).map(drop);
+            let kind = Kind::HardLink(first);
+            return self.entry(found, metadata, kind).map(drop);
         }
         let kind = match found.kind() {
-            FileType::RegularFile => return self.file(found),
+            FileType::RegularFile => {
+                return match content {
+                    Some(content) => self.small_file(found, metadata, &content),
+                    None => self.file(found, metadata),
+                };
+            }
             FileType::Directory => {
                 self.totals.directories += 1;
                 Kind::Directory
@@ -248,7 +258,7 @@ impl Packer<'_, '_> {
                 return Ok(());
             }
         };
-        self.entry(found, kind).map(drop)
+        self.entry(found, metadata, kind).map(drop)
     }
 
     /// The name under which a file is in the archive already.
@@ -271,8 +281,27 @@ impl Packer<'_, '_> {
         Some(first)
     }
 
+    /// A regular file that was read before.
+    fn small_file(
+        &mut self,
+        found: &Found,
+        metadata: Metadata,
+        content: &SmallContent,
+    ) -> Result<(), PackError> {
+        let size = content.bytes.len() as u64;
+        let record = self.entry(found, metadata, Kind::File(Layout::Dense(size)))?;
+        self.frames.write(&content.bytes)?;
+        self.progress.add_consumed(size);
+        let content = Content {
+            stored: size,
+            size,
+            digest: content.digest,
+        };
+        self.end_of_file(record, content)
+    }
+
     /// A regular file and its data.
-    fn file(&mut self, found: &Found) -> Result<(), PackError> {
+    fn file(&mut self, found: &Found, metadata: Metadata) -> Result<(), PackError> {
         let failed = |errno| PackError::read(&found.path, errno);
         let file = inode::open(found).map_err(failed)?;
         let opened = fstat(&file).map_err(failed)?;
@@ -296,29 +325,35 @@ impl Packer<'_, '_> {
                 }],
             ),
         };
-        let record = self.entry(found, Kind::File(layout))?;
+        let record = self.entry(found, metadata, Kind::File(layout))?;
         let mut hasher = blake3::Hasher::new();
         let mut stored = 0;
         for extent in &extents {
             self.data(found, &file, *extent, &mut hasher)?;
             stored += extent.length;
         }
+        if !inode::is_unchanged(&opened, &fstat(&file).map_err(failed)?) {
+            return Err(PackError::changed(&found.path));
+        }
+        let content = Content {
+            stored,
+            size,
+            digest: hasher.finalize().into(),
+        };
+        self.end_of_file(record, content)
+    }
+
+    /// Completes the last block of a file's data, and notes it.
+    fn end_of_file(&mut self, record: Record, content: Content) -> Result<(), PackError> {
+        let stored = content.stored;
         let padding = stored.next_multiple_of(BLOCK as u64) - stored;
         // Less than a block.
         let padding = usize::try_from(padding).unwrap_or_default();
         self.frames.write(&[0; BLOCK][..padding])?;
-        if !inode::is_unchanged(&opened, &fstat(&file).map_err(failed)?) {
-            return Err(PackError::changed(&found.path));
-        }
         self.totals.files += 1;
         self.totals.data += stored;
-        let digest = hasher.finalize().into();
         self.index.add(&Record {
-            content: Some(Content {
-                stored,
-                size,
-                digest,
-            }),
+            content: Some(content),
             ..record
         })
     }
@@ -359,8 +394,12 @@ impl Packer<'_, '_> {
     }
 
     /// The headers of an entry. Its record is in the index already, unless it is a file.
-    fn entry(&mut self, found: &Found, kind: Kind) -> Result<Record, PackError> {
-        let metadata = self.inspection.metadata(found);
+    fn entry(
+        &mut self,
+        found: &Found,
+        metadata: Metadata,
+        kind: Kind,
+    ) -> Result<Record, PackError> {
         let mut path = named(&found.path);
         if kind == Kind::Directory && !found.path.is_empty() {
             path.push(b'/');
@@ -368,7 +407,7 @@ impl Packer<'_, '_> {
         let entry = Entry {
             path,
             kind,
-            metadata: metadata.map_err(|errno| PackError::read(&found.path, errno))?,
+            metadata,
             names: OwnerNames::default(),
             lost: Vec::new(),
         };
@@ -413,94 +452,4 @@ fn stored(kind: &Kind) -> u64 {
         _ => 0,
     };
     data.next_multiple_of(BLOCK as u64)
-}
-
-/// The index, which grows with the archive: in memory while it is small, then in a file without a
-/// name.
-struct IndexWriter {
-    compressed: zstd::Encoder<'static, SpooledTempFile>,
-    hasher: blake3::Hasher,
-    length: u64,
-    before: u64,
-    record: Vec<u8>,
-}
-
-impl IndexWriter {
-    fn new() -> Result<Self, PackError> {
-        let spool = SpooledTempFile::new(1 << 20);
-        let made = zstd::Encoder::new(spool, LEVEL).and_then(|mut encoder| {
-            encoder.include_checksum(true)?;
-            encoder.window_log(index::reader::WINDOW_LOG)?;
-            Ok(encoder)
-        });
-        Ok(Self {
-            compressed: made.map_err(|error| unwritten(&error))?,
-            hasher: blake3::Hasher::new(),
-            length: 0,
-            before: 0,
-            record: Vec::new(),
-        })
-    }
-
-    fn add(&mut self, record: &Record) -> Result<(), PackError> {
-        self.record.clear();
-        record.encode(self.before, &mut self.record);
-        self.before = record.offset;
-        self.hasher.update(&self.record);
-        self.length += self.record.len() as u64;
-        self.compressed
-            .write_all(&self.record)
-            .map_err(|error| unwritten(&error))
-    }
-
-    /// Writes the index and the seek table behind the data.
-    fn finish(
-        self,
-        written: &mut Written,
-        sink: &mut dyn Sink,
-        totals: &Totals,
-        unpacked: u64,
-    ) -> Result<(), PackError> {
-        let header = Header {
-            entries: totals.entries,
-            unpacked,
-            data: totals.data,
-            records: self.length,
-            digest: self.hasher.finalize().into(),
-        };
-        let mut spool = self
-            .compressed
-            .finish()
-            .map_err(|error| unwritten(&error))?;
-        let length = spool.stream_position().map_err(|error| unwritten(&error))?;
-        spool.rewind().map_err(|error| unwritten(&error))?;
-        let content = u32::try_from(length + index::HEADER as u64);
-        let content = content.ok().filter(|it| *it < u32::MAX - 8);
-        let content = content.ok_or_else(|| PackError::node("the index is larger than 4 GiB"))?;
-        let mut start = index::FRAME_MAGIC.to_le_bytes().to_vec();
-        start.extend_from_slice(&content.to_le_bytes());
-        start.extend_from_slice(&header.encode());
-        written.write(sink, start)?;
-        let mut left = length;
-        while left > 0 {
-            let mut piece = Vec::with_capacity(1 << 20);
-            let read = (&mut spool).take(1 << 20).read_to_end(&mut piece);
-            left -= read.map_err(|error| unwritten(&error))? as u64;
-            written.write(sink, piece)?;
-        }
-        written.frames.push(Frame {
-            stored: content + 8,
-            unpacked: 0,
-        });
-        let table = seek_table::encode(&written.frames);
-        let table = table.ok_or_else(|| PackError::node("the seek table is larger than 4 GiB"))?;
-        written.write(sink, table)
-    }
-}
-
-/// zstd's level for the index, whatever the data have.
-const LEVEL: i32 = 3;
-
-fn unwritten(error: &std::io::Error) -> PackError {
-    PackError::node(format!("keeping the index: {error}"))
 }

@@ -15,6 +15,9 @@ use crate::entry::{Device, Extent, LABEL, Metadata, Time, Xattr};
 /// The most bytes that a list of attributes, or one of them, has (xattr(7)).
 const XATTR_MAX: usize = 64 << 10;
 
+/// Bytes of memory that an [`Inspection`] takes.
+pub(super) const MEMORY: u64 = 2 * XATTR_MAX as u64;
+
 /// Looks at one thing after the other, with the same buffers.
 pub(super) struct Inspection {
     names: Vec<u8>,

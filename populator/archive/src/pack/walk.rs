@@ -2,7 +2,7 @@
 //! names by their bytes.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::vec;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat};
@@ -21,7 +21,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 /// Something found.
 pub(super) struct Found {
     /// Where it is: an open directory, and its name there (`.` for the root itself).
-    pub(super) parent: Rc<OwnedFd>,
+    pub(super) parent: Arc<OwnedFd>,
     pub(super) name: Vec<u8>,
     /// From the root; that is empty.
     pub(super) path: Vec<u8>,
@@ -45,7 +45,7 @@ pub(super) struct Walk {
 }
 
 struct Level {
-    fd: Rc<OwnedFd>,
+    fd: Arc<OwnedFd>,
     path: Vec<u8>,
     names: vec::IntoIter<Vec<u8>>,
 }
@@ -55,14 +55,14 @@ impl Walk {
     pub(super) fn new(root: BorrowedFd<'_>) -> Result<Self, PackError> {
         let failed = |errno| PackError::read(b".", errno);
         let fd = openat(root, c".", DIRECTORY, Mode::empty()).map_err(failed)?;
-        let fd = Rc::new(fd);
+        let fd = Arc::new(fd);
         let stat = statat(&fd, c".", AtFlags::empty()).map_err(failed)?;
         let mut names = names(&fd).map_err(failed)?;
         names.retain(|name| name != LOST_AND_FOUND);
         Ok(Self {
             device: stat.st_dev,
             root: Some(Found {
-                parent: Rc::clone(&fd),
+                parent: Arc::clone(&fd),
                 name: b".".to_vec(),
                 path: Vec::new(),
                 stat,
@@ -90,7 +90,7 @@ impl Walk {
                 [] => name.clone(),
                 above => [above, b"/", &name].concat(),
             };
-            let parent = Rc::clone(&level.fd);
+            let parent = Arc::clone(&level.fd);
             let stat = statat(&parent, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|errno| PackError::read(&path, errno))?;
             let mut found = Found {
@@ -116,7 +116,7 @@ impl Walk {
             DIRECTORY,
             Mode::empty(),
         );
-        let fd = Rc::new(fd.map_err(failed)?);
+        let fd = Arc::new(fd.map_err(failed)?);
         let names = names(&fd).map_err(failed)?;
         self.levels.push(Level {
             fd,
