@@ -16,7 +16,7 @@ use crate::source::Source;
 use crate::tar_reader::Mark;
 
 /// The form of a record. A change of it, or of what is made of an archive, is another number.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// When and where a restore notes how far it is, so that it can go on if it is interrupted.
 ///

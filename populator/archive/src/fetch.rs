@@ -19,8 +19,10 @@ use crate::progress::Progress;
 use crate::source::{Retry, Source, SourceError, SourceErrorKind};
 use crate::stream::Stream;
 use concurrency::{Arrival, Concurrency};
+use span::Span;
 
 mod concurrency;
+mod span;
 
 /// Ranges that are neither in flight nor used up: one in the channel, one before it, one being read.
 const WAITING: u64 = 3;
@@ -154,8 +156,11 @@ pub(crate) fn start(
     let waiting = Arc::new(AtomicBool::new(false));
     let begin = from.clone();
     let ahead = Ahead {
-        left: ranges(from.offset..source.length(), fetching.range),
+        left: from.offset..source.length(),
+        // A look at the begin would only throw it away.
+        gives_streams: fetching.most > 1 && source.stream(0..0).is_some(),
         source,
+        span: None,
         concurrency: Concurrency::new(fetching.parallel, fetching.most),
         fetching: Arc::new(fetching),
         budget: Arc::clone(&means.budget),
@@ -186,14 +191,16 @@ pub(crate) fn start(
     }
 }
 
-/// The ranges in flight, and those that are left.
-struct Ahead<I> {
+/// What is asked for, and what is left: a span where one request at a time will do, else ranges in flight.
+struct Ahead {
     source: Arc<dyn Source>,
-    left: I,
+    gives_streams: bool,
+    left: Range<u64>,
     fetching: Arc<Fetching>,
     concurrency: Concurrency,
     budget: Arc<Budget>,
     progress: Arc<Progress>,
+    span: Option<Span>,
     in_flight: VecDeque<InFlight>,
     waiting: Arc<AtomicBool>,
 }
@@ -210,45 +217,41 @@ pub(crate) struct Answer {
     attempts: u32,
 }
 
-impl<I: Iterator<Item = Range<u64>>> Ahead<I> {
-    /// Asks for as many ranges as there may be now, in tasks of their own, so that bodies are read on
-    /// while the decoder is busy and nobody polls here.
-    fn ask(&mut self) {
-        while self.in_flight.len() < self.concurrency.allowed() {
-            let shared = |it: &&InFlight| it.share.is_some();
-            let own = self.in_flight.len() - self.in_flight.iter().filter(shared).count();
-            let share = if own < self.fetching.parallel {
-                None
-            } else if let Some(share) = self.budget.spare(self.fetching.range) {
-                Some(share)
-            } else {
-                return;
-            };
-            let Some(range) = self.left.next() else {
-                return;
-            };
-            let (source, fetching) = (Arc::clone(&self.source), Arc::clone(&self.fetching));
-            let progress = Arc::clone(&self.progress);
-            let range = AbortOnDropHandle::new(tokio::spawn(async move {
-                fetch(&*source, range, &fetching, &progress).await
-            }));
-            self.in_flight.push_back(InFlight { range, share });
-        }
-    }
-
-    /// The next range in order.
+impl Ahead {
+    /// The next piece in order.
     async fn next(&mut self) -> Option<Result<Held, RestoreError>> {
-        self.ask();
-        let InFlight { range, share } = self.in_flight.pop_front()?;
-        let was_there = range.is_finished();
-        let answer = match range.await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Some(Err(error.into())),
-            Err(join) => {
-                return Some(Err(RestoreError::NodeError {
-                    what: join.to_string(),
-                }));
+        let (answer, share, was_there) = loop {
+            if let Some(span) = &mut self.span {
+                if self.concurrency.is_more_than_least() {
+                    span.close();
+                }
+                let was_there = span.is_ready();
+                if let Some(answer) = span.next().await {
+                    self.left.start += answer.as_ref().map_or(0, |it| it.bytes.len() as u64);
+                    break (answer, None, was_there);
+                }
+                if !span.closed && self.left.start < span.end {
+                    return Some(Err(died("the task that reads a stream")));
+                }
+                self.span = None;
+            } else if self.may_span() {
+                let start = self.left.start;
+                let range = start..self.left.end.min(start.saturating_add(span::LENGTH));
+                let (fetching, progress) = (&self.fetching, &self.progress);
+                self.span = Some(Span::start(&self.source, range, fetching, progress));
+            } else {
+                self.ask();
+                let InFlight { range, share } = self.in_flight.pop_front()?;
+                let was_there = range.is_finished();
+                match range.await {
+                    Ok(answer) => break (answer, share, was_there),
+                    Err(_) => return Some(Err(died("a fetching task"))),
+                }
             }
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return Some(Err(error.into())),
         };
         self.concurrency.after(if answer.attempts > 1 {
             Arrival::Strained
@@ -262,14 +265,55 @@ impl<I: Iterator<Item = Range<u64>>> Ahead<I> {
             _share: share,
         }))
     }
+
+    /// Whether nothing is waited for.
+    fn is_all_there(&self) -> bool {
+        match &self.span {
+            Some(span) => span.is_ready(),
+            None => self.in_flight.iter().all(|it| it.range.is_finished()),
+        }
+    }
+
+    fn may_span(&self) -> bool {
+        self.gives_streams
+            && !self.left.is_empty()
+            && self.in_flight.is_empty()
+            && !self.concurrency.is_more_than_least()
+    }
+
+    /// So much of what is left, or all of it.
+    fn take(&mut self, bytes: u64) -> Range<u64> {
+        let start = self.left.start;
+        self.left.start = self.left.end.min(start.saturating_add(bytes));
+        start..self.left.start
+    }
+
+    /// Asks for as many ranges as there may be now, in tasks of their own, so that bodies are read on
+    /// while the decoder is busy and nobody polls here.
+    fn ask(&mut self) {
+        while self.in_flight.len() < self.concurrency.allowed() && !self.left.is_empty() {
+            let shared = |it: &&InFlight| it.share.is_some();
+            let own = self.in_flight.len() - self.in_flight.iter().filter(shared).count();
+            let share = if own < self.fetching.parallel {
+                None
+            } else if let Some(share) = self.budget.spare(self.fetching.range) {
+                Some(share)
+            } else {
+                return;
+            };
+            let range = self.take(self.fetching.range);
+            let (source, fetching) = (Arc::clone(&self.source), Arc::clone(&self.fetching));
+            let progress = Arc::clone(&self.progress);
+            let range = AbortOnDropHandle::new(tokio::spawn(async move {
+                fetch(&*source, range, &fetching, &progress).await
+            }));
+            self.in_flight.push_back(InFlight { range, share });
+        }
+    }
 }
 
 /// Sends all data in order and returns what comes after them.
-async fn forward(
-    mut ahead: Ahead<impl Iterator<Item = Range<u64>>>,
-    from: Boundary,
-    sender: &mpsc::Sender<Piece>,
-) -> Piece {
+async fn forward(mut ahead: Ahead, from: Boundary, sender: &mpsc::Sender<Piece>) -> Piece {
     let mut boundary = from;
     while let Some(range) = ahead.next().await {
         let held = match range {
@@ -279,7 +323,7 @@ async fn forward(
         let begin = boundary.clone();
         boundary.offset += held.bytes.len() as u64;
         boundary.hash.update(&held.bytes);
-        if sender.capacity() == 0 {
+        if sender.capacity() == 0 && ahead.is_all_there() {
             ahead.concurrency.after(Arrival::Early);
         }
         if sender.send(Piece::Data(held, begin)).await.is_err() {
@@ -289,15 +333,6 @@ async fn forward(
     Piece::End(boundary.hash.finalize().into())
 }
 
-/// A range in pieces of `step`, the last one perhaps shorter.
-fn ranges(all: Range<u64>, step: u64) -> impl Iterator<Item = Range<u64>> {
-    let count = all.end.saturating_sub(all.start).div_ceil(step);
-    (0..count).map(move |index| {
-        let start = all.start + index * step;
-        start..all.end.min(start.saturating_add(step))
-    })
-}
-
 /// One range, asked for again as long as the failures are transient and the patience lasts.
 pub(crate) async fn fetch(
     source: &dyn Source,
@@ -305,29 +340,64 @@ pub(crate) async fn fetch(
     fetching: &Fetching,
     progress: &Progress,
 ) -> Result<Answer, SourceError> {
-    let wanted = range.end - range.start;
-    let mut pause = fetching.pause;
-    let mut attempts = 1;
+    let mut patience = Patience::new(fetching);
     loop {
         let error = match source.read_at(range.clone()).await {
             Ok(bytes) => {
                 progress.add_fetched(bytes.len() as u64);
-                if bytes.len() as u64 == wanted {
+                if bytes.len() as u64 == range.end - range.start {
+                    let attempts = patience.attempts;
                     return Ok(Answer { bytes, attempts });
                 }
-                let said = format!("{} bytes of {wanted} at {}", bytes.len(), range.start);
-                SourceError::new(SourceErrorKind::Unavailable, said)
+                few(bytes.len() as u64, &range)
             }
             Err(error) => error,
         };
+        patience.again(error, range.start).await?;
+    }
+}
+
+/// How often something was asked for, and how long it takes until it is again.
+struct Patience<'a> {
+    fetching: &'a Fetching,
+    attempts: u32,
+    pause: Duration,
+}
+
+impl<'a> Patience<'a> {
+    fn new(fetching: &'a Fetching) -> Self {
+        Self {
+            fetching,
+            attempts: 1,
+            pause: fetching.pause,
+        }
+    }
+
+    /// Waits before the next attempt, unless this error is the last.
+    async fn again(&mut self, error: SourceError, start: u64) -> Result<(), SourceError> {
+        let attempts = self.attempts;
         match error.kind.retry() {
-            Retry::Transient if attempts < fetching.attempts => {}
+            Retry::Transient if attempts < self.fetching.attempts => {}
             Retry::Transient | Retry::Permanent => return Err(error),
         }
-        tracing::debug!(%error, attempts, start = range.start, "a range is fetched again");
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Fetching::PAUSE_MAX);
-        attempts += 1;
+        tracing::debug!(%error, attempts, start, "a range is fetched again");
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(Fetching::PAUSE_MAX);
+        self.attempts += 1;
+        Ok(())
+    }
+}
+
+/// An answer that ended early.
+fn few(bytes: u64, wanted: &Range<u64>) -> SourceError {
+    let (start, wanted) = (wanted.start, wanted.end - wanted.start);
+    let said = format!("{bytes} bytes of {wanted} at {start}");
+    SourceError::new(SourceErrorKind::Unavailable, said)
+}
+
+fn died(what: &str) -> RestoreError {
+    RestoreError::NodeError {
+        what: format!("{what} died"),
     }
 }
 
@@ -364,11 +434,7 @@ impl Stream for Fetched {
                 Some(Piece::End(digest)) => self.digest = Some(digest),
                 Some(Piece::Failed(error)) => return Err(error),
                 // It panicked, or the runtime was shut down under us; nobody gave the restore up.
-                None => {
-                    return Err(RestoreError::NodeError {
-                        what: "the fetching task died".into(),
-                    });
-                }
+                None => return Err(died("the fetching task")),
             }
         }
         Ok(&self.current.bytes)
@@ -393,14 +459,6 @@ impl Stream for Fetched {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ranges_cover_the_object_once() {
-        assert_eq!(ranges(0..10, 4).collect::<Vec<_>>(), [0..4, 4..8, 8..10]);
-        assert_eq!(ranges(3..11, 4).collect::<Vec<_>>(), [3..7, 7..11]);
-        assert_eq!(ranges(0..0, 4).count(), 0);
-        assert_eq!(ranges(9..9, 4).count(), 0);
-    }
 
     #[test]
     fn a_hash_goes_on_where_it_was() {

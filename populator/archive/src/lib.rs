@@ -21,6 +21,7 @@ mod acl;
 mod budget;
 mod checkpoint;
 mod decode;
+mod digest;
 mod entry;
 mod error;
 mod examine;

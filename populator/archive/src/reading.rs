@@ -239,11 +239,9 @@ impl Reading {
         options: &Options,
     ) -> Result<TarReader<&mut Limited<Input>>, RestoreError> {
         let mark = std::mem::take(&mut self.mark);
-        let passed = mark.entries;
         let mut entries = TarReader::new(&mut self.content, options.limits.clone(), mark)?;
-        if let Some(mut index) = self.index.take() {
-            index.pass_over(passed)?;
-            entries.check_against(index);
+        if let Some(index) = self.index.take() {
+            entries.check_against(index)?;
             self.indexed = true;
         }
         Ok(entries)

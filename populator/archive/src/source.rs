@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 
 /// Whether doing the same thing again may end better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,14 @@ pub trait Source: Send + Sync {
     /// Reads exactly `range`, which lies within the object. A shorter answer is taken for a broken
     /// connection and asked for again. Dropping the future gives the read up.
     fn read_at(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, SourceError>>;
+
+    /// The bytes of `range` as they come, in order, in one answer; whoever reads slowly holds the sender
+    /// up. `None`, for every range, where only whole ones can be had. Nothing is asked for before the
+    /// stream is polled, and dropping it gives the read up.
+    fn stream(&self, range: Range<u64>) -> Option<BoxStream<'_, Result<Bytes, SourceError>>> {
+        let _ = range;
+        None
+    }
 }
 
 /// Why a range could not be read.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::Point;
+use crate::digest::{Digest, Parts};
 use crate::entry::{Device, Entry, Kind, Metadata, OwnerNames, Time};
 use crate::error::{RestoreError, printable};
 use crate::index::reader::IndexReader;
@@ -34,6 +35,8 @@ pub(crate) struct TarReader<S> {
     current: Vec<u8>,
     entries: u64,
     ledger: Option<Ledger>,
+    /// What was hashed of the data before the mark.
+    parts: Option<Parts>,
     before: Before,
 }
 
@@ -42,7 +45,7 @@ struct Ledger {
     index: IndexReader,
     /// The digest that the data have to have, and that of what has been used of them.
     expected: Option<[u8; 32]>,
-    hasher: blake3::Hasher,
+    digest: Digest,
 }
 
 /// Where the headers of the current entry begin, or what is behind the last.
@@ -76,6 +79,8 @@ struct Within {
     remaining: u64,
     padding: u64,
     entry: Vec<u8>,
+    /// What was hashed of the data, where there is an index.
+    parts: Option<Parts>,
 }
 
 /// What the headers before an entry's own header said about it.
@@ -103,6 +108,7 @@ impl<S: Stream> TarReader<S> {
             current: within.entry,
             entries: from.entries,
             ledger: None,
+            parts: within.parts.filter(|_| within.remaining > 0),
             before: Before {
                 position: from.position,
                 point: from.point.map(Arc::new),
@@ -114,12 +120,15 @@ impl<S: Stream> TarReader<S> {
     }
 
     /// Compares every entry, and the data of those that are used, with what this index says.
-    pub(crate) fn check_against(&mut self, index: IndexReader) {
+    pub(crate) fn check_against(&mut self, mut index: IndexReader) -> Result<(), RestoreError> {
+        let last = index.pass_over(self.entries)?;
+        let parts = self.parts.take();
         self.ledger = Some(Ledger {
             index,
-            expected: None,
-            hasher: blake3::Hasher::new(),
+            expected: last.filter(|_| parts.is_some()),
+            digest: Digest::after(parts.unwrap_or_default()),
         });
+        Ok(())
     }
 
     /// Whether there is an index; then all of it was right if `next_entry` came to the end.
@@ -139,9 +148,13 @@ impl<S: Stream> TarReader<S> {
         }
     }
 
-    /// The place in the current entry's data.
-    pub(crate) fn here(&self) -> Mark {
-        Mark {
+    /// The place in the current entry's data; with an index, they are known at some places only.
+    pub(crate) fn here(&self) -> Option<Mark> {
+        let parts = match self.ledger.as_ref().filter(|it| it.expected.is_some()) {
+            Some(ledger) => Some(ledger.digest.parts()?),
+            None => None,
+        };
+        Some(Mark {
             position: self.stream.position(),
             point: self.stream.point().as_deref().cloned(),
             entries: self.entries,
@@ -151,8 +164,9 @@ impl<S: Stream> TarReader<S> {
                 remaining: self.remaining,
                 padding: self.padding,
                 entry: self.current.clone(),
+                parts,
             }),
-        }
+        })
     }
 
     /// Before the current entry is what was read so far.
@@ -235,7 +249,7 @@ impl<S: Stream> TarReader<S> {
                     let entry = self.entry(&block, extended)?;
                     if let Some(ledger) = &mut self.ledger {
                         ledger.expected = ledger.index.check(&entry, begin, self.remaining)?;
-                        ledger.hasher.reset();
+                        ledger.digest = Digest::default();
                     }
                     return Ok(Some(entry));
                 }
@@ -256,10 +270,13 @@ impl<S: Stream> TarReader<S> {
                 self.remaining
             )));
         }
-        let count = usize::try_from(self.remaining)
-            .unwrap_or(usize::MAX)
-            .min(bytes.len());
-        Ok(&bytes[..count])
+        let place = self
+            .ledger
+            .as_ref()
+            .map(|ledger| ledger.digest.next_parts());
+        let most = place.map_or(self.remaining, |it| it.min(self.remaining));
+        let count = usize::try_from(most).unwrap_or(usize::MAX);
+        Ok(&bytes[..count.min(bytes.len())])
     }
 
     /// Marks bytes that `data` showed as used.
@@ -268,7 +285,7 @@ impl<S: Stream> TarReader<S> {
             && ledger.expected.is_some()
             && let Ok(bytes) = self.stream.fill()
         {
-            ledger.hasher.update(&bytes[..count]);
+            ledger.digest.update(&bytes[..count]);
         }
         self.stream.consume(count);
         self.remaining -= count as u64;
@@ -285,7 +302,7 @@ impl<S: Stream> TarReader<S> {
             return Ok(());
         };
         let expected = ledger.expected.take().filter(|_| self.remaining == 0);
-        if expected.is_some_and(|it| it != *ledger.hasher.finalize().as_bytes()) {
+        if expected.is_some_and(|it| it != ledger.digest.finalize()) {
             return Err(RestoreError::corrupt(format!(
                 "the data of {} do not have the BLAKE3 digest that is in its index",
                 printable(&self.current)

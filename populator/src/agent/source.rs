@@ -12,6 +12,8 @@ use bytes::{Bytes, BytesMut};
 use crds::restore_order::SignedAccess;
 use crds::volume_backup::ResolvedArchive;
 use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 use http::header::{CONTENT_RANGE, ETAG, IF_MATCH, RANGE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use prometheus_client::metrics::counter::Counter;
@@ -101,9 +103,44 @@ impl SignedSource {
     }
 
     async fn read(&self, range: Range<u64>) -> Result<Bytes, SourceError> {
-        if range.is_empty() {
-            return Ok(Bytes::new());
+        let wanted = usize::try_from(range.end - range.start).map_err(|_| {
+            let what = "the range exceeds this machine's memory";
+            SourceError::new(SourceErrorKind::Other, what)
+        })?;
+        let mut all = BytesMut::with_capacity(wanted);
+        let mut chunks = std::pin::pin!(self.chunks(range));
+        while let Some(chunk) = chunks.try_next().await? {
+            if all.len() + chunk.len() > wanted {
+                let what = "the answer is longer than the range asked for";
+                return Err(SourceError::new(SourceErrorKind::Other, what));
+            }
+            all.extend_from_slice(&chunk);
         }
+        if all.len() < wanted {
+            let what = format!("the answer ended after {} of {wanted} bytes", all.len());
+            return Err(SourceError::new(SourceErrorKind::Unavailable, what));
+        }
+        Ok(all.freeze())
+    }
+
+    /// What an answer has of this range, counted as it comes.
+    fn chunks(&self, range: Range<u64>) -> impl Stream<Item = Result<Bytes, SourceError>> + Send {
+        let answer = async move {
+            if range.is_empty() {
+                return Ok(stream::empty().left_stream());
+            }
+            let body = self.open(&range).await?.bytes_stream();
+            Ok(body.map_err(answer::transport).right_stream())
+        };
+        answer.try_flatten_stream().inspect_ok(|chunk| {
+            let count = chunk.len() as u64;
+            self.fetched.fetch_add(count, Ordering::Relaxed);
+            self.counter.inc_by(count);
+        })
+    }
+
+    /// An answer of 206 that has this range, its body still to come.
+    async fn open(&self, range: &Range<u64>) -> Result<Response, SourceError> {
         let mut access = self.access.clone();
         loop {
             let current = access.borrow_and_update().clone();
@@ -111,8 +148,8 @@ impl SignedSource {
                 self.renewed(&mut access).await?;
                 continue;
             }
-            match self.get(&current.url, &range).await {
-                Ok(bytes) => return Ok(bytes),
+            match self.get(&current.url, range).await {
+                Ok(response) => return Ok(response),
                 Err(Refusal::Final(error)) => return Err(error),
                 // Clocks differ: the store may find expired what looks good here.
                 Err(Refusal::Expired) => self.renewed(&mut access).await?,
@@ -136,7 +173,7 @@ impl SignedSource {
         }
     }
 
-    async fn get(&self, url: &str, range: &Range<u64>) -> Result<Bytes, Refusal> {
+    async fn get(&self, url: &str, range: &Range<u64>) -> Result<Response, Refusal> {
         let mut headers = HeaderMap::new();
         let wanted = format!("bytes={}-{}", range.start, range.end - 1);
         let wanted = HeaderValue::try_from(wanted).map_err(|_| answer::other("range"))?;
@@ -150,12 +187,12 @@ impl SignedSource {
             .headers(headers)
             .send()
             .await
-            .map_err(answer::transport)?;
+            .map_err(|error| Refusal::Final(answer::transport(error)))?;
         if response.status() != StatusCode::PARTIAL_CONTENT {
             return Err(self.refused(response).await);
         }
         self.accept(&response, range)?;
-        self.body(response, range).await
+        Ok(response)
     }
 
     async fn refused(&self, response: Response) -> Refusal {
@@ -193,30 +230,6 @@ impl SignedSource {
         }
         Ok(())
     }
-
-    async fn body(&self, mut response: Response, range: &Range<u64>) -> Result<Bytes, Refusal> {
-        let wanted = usize::try_from(range.end - range.start)
-            .map_err(|_| answer::other("the range exceeds this machine's memory"))?;
-        let mut body = BytesMut::with_capacity(wanted);
-        while let Some(chunk) = response.chunk().await.map_err(answer::transport)? {
-            self.fetched
-                .fetch_add(chunk.len() as u64, Ordering::Relaxed);
-            self.counter.inc_by(chunk.len() as u64);
-            if body.len() + chunk.len() > wanted {
-                return Err(answer::other(
-                    "the answer is longer than the range asked for",
-                ));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        if body.len() < wanted {
-            return Err(Refusal::Final(SourceError::new(
-                SourceErrorKind::Unavailable,
-                format!("the answer ended after {} of {wanted} bytes", body.len()),
-            )));
-        }
-        Ok(body.freeze())
-    }
 }
 
 impl Source for SignedSource {
@@ -230,5 +243,9 @@ impl Source for SignedSource {
 
     fn read_at(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, SourceError>> {
         Box::pin(self.read(range))
+    }
+
+    fn stream(&self, range: Range<u64>) -> Option<BoxStream<'_, Result<Bytes, SourceError>>> {
+        Some(self.chunks(range).boxed())
     }
 }

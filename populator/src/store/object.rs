@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use archive::{Source, SourceError, SourceErrorKind};
 use bytes::Bytes;
-use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{Error, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _, RetryConfig};
+use object_store::{
+    Error, GetOptions, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt as _, RetryConfig,
+};
 
 use super::{ObjectUrl, StoreError};
 
@@ -108,6 +111,14 @@ impl Object {
         self.meta.version.as_deref()
     }
 
+    async fn get(&self, range: Range<u64>) -> Result<GetResult, SourceError> {
+        let mut options = GetOptions::default().with_range(Some(range));
+        options.if_match.clone_from(&self.meta.e_tag);
+        options.version.clone_from(&self.meta.version);
+        let answer = self.store.get_opts(&self.path, options).await;
+        answer.map_err(|error| refusal(&error))
+    }
+
     /// When it was last written, to the second.
     pub fn modified(&self) -> Timestamp {
         let seconds = self.meta.last_modified.timestamp();
@@ -126,14 +137,18 @@ impl Source for Object {
 
     fn read_at(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, SourceError>> {
         async move {
-            let mut options = GetOptions::default().with_range(Some(range));
-            options.if_match.clone_from(&self.meta.e_tag);
-            options.version.clone_from(&self.meta.version);
-            let answer = self.store.get_opts(&self.path, options).await;
-            let answer = answer.map_err(|error| refusal(&error))?;
+            let answer = self.get(range).await?;
             answer.bytes().await.map_err(|error| refusal(&error))
         }
         .boxed()
+    }
+
+    fn stream(&self, range: Range<u64>) -> Option<BoxStream<'_, Result<Bytes, SourceError>>> {
+        let answer = self.get(range).map_ok(|answer| {
+            let body = answer.into_stream();
+            body.map_err(|error| refusal(&error))
+        });
+        Some(answer.try_flatten_stream().boxed())
     }
 }
 

@@ -8,17 +8,24 @@ pub(super) enum Arrival {
     Awaited,
     /// It came in time.
     InTime,
-    /// The reader has not even taken the one before.
+    /// The reader has not even taken the one before, and all others are there too.
     Early,
     /// It had to be asked for again.
     Strained,
 }
 
-/// Grows by one with every range that the reader waits for, so it doubles within the time that one takes;
-/// shrinks by one where the reader is slower than the store, and to half where the store fails.
+/// Ranges that the reader waits for, and is never behind, before there are more than the least at a time: one long
+/// request is cheaper for all, and the first piece is always waited for.
+const PATIENCE: usize = 8;
+
+/// Grows by half with every range that the reader waits for: those that were asked for together come
+/// together, so that is once in the time that one takes. Shrinks by one where the reader is slower than the
+/// store, and to half where the store fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Concurrency {
     allowed: usize,
+    /// How many were waited for since one was early.
+    awaited: usize,
     least: usize,
     most: usize,
 }
@@ -28,6 +35,7 @@ impl Concurrency {
         let least = least.max(1);
         Self {
             allowed: least,
+            awaited: 0,
             least,
             most: most.max(least),
         }
@@ -38,9 +46,19 @@ impl Concurrency {
         self.allowed
     }
 
+    pub(super) fn is_more_than_least(self) -> bool {
+        self.allowed > self.least
+    }
+
     pub(super) fn after(&mut self, arrival: Arrival) {
+        self.awaited = match arrival {
+            Arrival::Awaited => self.awaited + 1,
+            Arrival::InTime => self.awaited,
+            Arrival::Early | Arrival::Strained => 0,
+        };
         let next = match arrival {
-            Arrival::Awaited => self.allowed + 1,
+            Arrival::Awaited if self.awaited <= PATIENCE => self.allowed,
+            Arrival::Awaited => self.allowed + (self.allowed / 2).max(1),
             Arrival::InTime => self.allowed,
             Arrival::Early => self.allowed - 1,
             Arrival::Strained => self.allowed / 2,
@@ -65,11 +83,14 @@ mod tests {
         use Arrival::{Awaited, Early, InTime, Strained};
         let all = Concurrency::new(2, 8);
         assert_eq!(after(all, &[]), 2);
-        assert_eq!(after(all, &[Awaited; 3]), 5);
+        assert_eq!(after(all, &[Awaited; PATIENCE]), 2);
+        assert_eq!(after(all, &[Awaited; PATIENCE + 3]), 6);
         assert_eq!(after(all, &[Awaited; 100]), 8);
-        assert_eq!(after(all, &[Awaited, Awaited, InTime, Early]), 3);
+        let broken = [[Awaited; PATIENCE], [Early; PATIENCE], [Awaited; PATIENCE]];
+        assert_eq!(after(all, &broken.concat()), 2);
         assert_eq!(after(all, &[Early; 5]), 2);
         let full = Concurrency { allowed: 8, ..all };
+        assert_eq!(after(full, &[InTime, Early]), 7);
         assert_eq!(after(full, &[Strained]), 4);
         assert_eq!(after(full, &[Strained; 9]), 2);
         assert_eq!(after(Concurrency::new(0, 0), &[Awaited, Early]), 1);

@@ -161,12 +161,14 @@ impl IndexReader {
         }))
     }
 
-    /// Passes over the records of entries that were compared before.
-    pub(crate) fn pass_over(&mut self, entries: u64) -> Result<(), RestoreError> {
+    /// Passes over the records of entries that were compared before. The digest of the last one's data,
+    /// if it is a file.
+    pub(crate) fn pass_over(&mut self, entries: u64) -> Result<Option<[u8; 32]>, RestoreError> {
+        let mut digest = None;
         for _ in 0..entries {
-            self.next()?;
+            digest = self.next()?.content.map(|content| content.digest);
         }
-        Ok(())
+        Ok(digest)
     }
 
     /// Compares the next record with the entry at `offset` of the unpacked archive, which has `stored`

@@ -81,13 +81,13 @@ impl Aligned {
     }
 }
 
-/// Writes a small file, which is empty yet. `direct` says whether the file system has not refused
-/// direct writes, and learns it.
+/// Writes a small file, which is empty yet, and says whether it went into the page cache. `direct` says
+/// whether the file system has not refused direct writes, and learns it.
 pub(super) fn write_small(
     file: BorrowedFd<'_>,
     content: &Aligned,
     direct: &AtomicBool,
-) -> Result<(), Errno> {
+) -> Result<bool, Errno> {
     if let Some(blocks) = content.blocks()
         && direct.load(Ordering::Relaxed)
         && may_be_direct(file)
@@ -98,11 +98,13 @@ pub(super) fn write_small(
                 fcntl_setfl(file, OFlags::empty())?;
             }
             Err(errno) => return Err(errno),
-            Ok(()) if blocks.len() == content.len() => return Ok(()),
-            Ok(()) => return retry_on_intr(|| ftruncate(file, content.length as u64)),
+            Ok(()) if blocks.len() == content.len() => return Ok(false),
+            Ok(()) => {
+                return retry_on_intr(|| ftruncate(file, content.length as u64)).map(|()| false);
+            }
         }
     }
-    write_all(file, content.bytes(), 0)
+    write_all(file, content.bytes(), 0).map(|()| true)
 }
 
 /// Writes the contents of one file after the other.
@@ -179,7 +181,7 @@ impl<'a> Content<'a> {
                     let (offset, left) = (extent.offset + before, extent.length - before);
                     let written = self.cached(file, offset, left, &mut dirty, pause, reader)?;
                     passed += before + written;
-                    if written < left || (left > 0 && pause()) {
+                    if written < left || (left > 0 && pause() && reader.here().is_some()) {
                         break;
                     }
                 }
@@ -215,7 +217,7 @@ impl<'a> Content<'a> {
                 write_out(file)?;
                 *dirty = 0;
             }
-            if pause() {
+            if pause() && reader.here().is_some() {
                 break;
             }
         }
@@ -244,7 +246,7 @@ impl<'a> Content<'a> {
             offset += filled as u64;
             refused = written.refused;
             account(written.count, self.progress, self.cancel)?;
-            paused = offset < size && pause();
+            paused = offset < size && pause() && reader.here().is_some();
         }
         let written = pieces.settle()?;
         refused |= written.refused;

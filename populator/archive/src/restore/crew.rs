@@ -6,15 +6,17 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use rustix::fs::syncfs;
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
 use super::content::{self, Aligned};
 use super::metadata;
+use super::pieces::ALIGNMENT;
 use super::place::Place;
 use super::root;
 use crate::entry::Metadata;
@@ -31,6 +33,10 @@ const OVERHEAD: usize = 16 << 10;
 
 /// More do not help one disk.
 const THREADS_MAX: usize = 4;
+
+/// Bytes of files that may be dirty in the page cache before one of the threads writes them out, while
+/// the others go on: a volume is busy from early on, and a container's memory is not filled.
+const DIRTY_MAX: u64 = 64 << 20;
 
 /// A file that is to be made, with all that is known of it.
 pub(super) struct SmallFile {
@@ -66,6 +72,8 @@ struct Shared {
     removed_directory: AtomicBool,
     /// Whether this file system has not refused direct writes yet.
     direct: AtomicBool,
+    /// Bytes in the page cache since the last time that it was written out.
+    dirty: AtomicU64,
     lost: Mutex<Losses>,
     progress: Arc<Progress>,
     cancel: CancellationToken,
@@ -81,7 +89,7 @@ struct Queue {
 }
 
 impl Crew {
-    /// Starts as many threads as there are processors to run them.
+    /// Starts as many threads as there are processors to run them, and one that may wait for the disk.
     pub(super) fn start(
         progress: &Arc<Progress>,
         cancel: &CancellationToken,
@@ -93,6 +101,7 @@ impl Crew {
                 done: Condvar::new(),
                 removed_directory: AtomicBool::new(false),
                 direct: AtomicBool::new(true),
+                dirty: AtomicU64::new(0),
                 lost: Mutex::default(),
                 progress: Arc::clone(progress),
                 cancel: cancel.clone(),
@@ -100,7 +109,7 @@ impl Crew {
             threads: Vec::new(),
         };
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        for _ in 0..processors.min(THREADS_MAX) {
+        for _ in 0..=processors.min(THREADS_MAX) {
             let shared = Arc::clone(&crew.shared);
             let thread = thread::Builder::new()
                 .name("archive-write".into())
@@ -248,7 +257,7 @@ impl Shared {
             other => other,
         };
         let file = file.map_err(place.failed("creating"))?;
-        content::write_small(file.as_fd(), &small.content, &self.direct)
+        let cached = content::write_small(file.as_fd(), &small.content, &self.direct)
             .map_err(place.failed("writing"))?;
         self.progress.add_written(small.content.len() as u64);
         let mut lost = Losses::default();
@@ -258,7 +267,17 @@ impl Shared {
             let all = self.lost.lock();
             all.unwrap_or_else(PoisonError::into_inner).merge(lost);
         }
+        if cached && self.is_dirty(small.content.len()) {
+            syncfs(&file).map_err(place.failed("writing out what came before"))?;
+        }
         Ok(())
+    }
+
+    /// Counts a file in the page cache, which takes whole pages. Whether it is time to write out.
+    fn is_dirty(&self, length: usize) -> bool {
+        let pages = length.next_multiple_of(ALIGNMENT) as u64;
+        let dirty = self.dirty.fetch_add(pages, Ordering::Relaxed) + pages;
+        dirty >= DIRTY_MAX && self.dirty.swap(0, Ordering::Relaxed) >= DIRTY_MAX
     }
 }
 

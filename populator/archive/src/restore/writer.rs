@@ -264,8 +264,7 @@ impl<'a> Writer<'a> {
     ) -> Result<(), RestoreError> {
         let failed = |doing| move |errno| RestoreError::volume(doing, entry.path.as_slice(), errno);
         loop {
-            // The digest that an index has is that of the whole file.
-            let keeper = self.keeper.as_ref().filter(|_| !reader.has_index());
+            let keeper = self.keeper.as_ref();
             let pause = || keeper.is_some_and(Keeper::is_due);
             let written = self.content.write(file, layout, done, &pause, reader);
             done = written.map_err(|error| match error {
@@ -277,7 +276,9 @@ impl<'a> Writer<'a> {
             }
             let inode = fstat(file).map_err(failed("looking at"))?.st_ino;
             let entry = entry.clone();
-            self.checkpoint(reader.here(), Some(Part { entry, inode, done }), false)?;
+            if let Some(here) = reader.here() {
+                self.checkpoint(here, Some(Part { entry, inode, done }), false)?;
+            }
         }
         metadata::apply(file.as_fd(), &entry.metadata, &entry.path, &mut self.lost)
             .map_err(failed("setting the metadata of"))?;

@@ -49,7 +49,7 @@ fn try_pack(tree: &Path, options: &PackOptions) -> Result<(Packed, Vec<u8>), Pac
     Ok((packed, object.0))
 }
 
-fn pack(tree: &Path) -> Vec<u8> {
+pub fn pack(tree: &Path) -> Vec<u8> {
     let options = PackOptions::new(Budget::new(Budget::DEFAULT));
     try_pack(tree, &options).unwrap().1
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use archive::{Devices, Outcome};
+use proptest::prelude::*;
 
 use crate::compare::{assert_same, assert_same_for_others, difference_in_holes};
 use crate::pack;
@@ -39,8 +40,18 @@ fn round_trip(
     holes: bool,
     packer: impl Fn(&Path) -> Command,
 ) -> Outcome {
+    round_trip_of(80, limits, seed, holes, packer)
+}
+
+fn round_trip_of(
+    entries: usize,
+    limits: Limits,
+    seed: u64,
+    holes: bool,
+    packer: impl Fn(&Path) -> Command,
+) -> Outcome {
     let (original, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    tree::make(original.path(), limits, seed, 80);
+    tree::make(original.path(), limits, seed, entries);
     let packed = pack::output(&mut packer(original.path()));
     let mut options = options();
     options.devices = Devices::Create;
@@ -63,27 +74,41 @@ fn packer(program: &str, options: &[&str]) -> impl Fn(&Path) -> Command {
     }
 }
 
+/// What GNU tar needs to be told in order to forget nothing.
+const EVERYTHING: [&str; 6] = [
+    "-c",
+    "--format=posix",
+    "--xattrs",
+    "--xattrs-include=*",
+    "--acls",
+    "--selinux",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(12) })]
+
+    /// Trees that nobody has seen before.
+    #[test]
+    fn any_tree(entries in 1_usize..60, seed: u64, sparse: bool) {
+        let sparse = if sparse { &["--sparse"][..] } else { &[] };
+        let options = [&EVERYTHING[..], sparse].concat();
+        round_trip_of(entries, ALL, seed, !sparse.is_empty(), packer("tar", &options));
+    }
+}
+
 /// Names, modes, owners, times, attributes, ACLs, links, holes, pipes and devices are all drawn.
 #[test]
 fn gnu_tar_of_everything() {
-    let everything = [
-        "-c",
-        "--format=posix",
-        "--xattrs",
-        "--xattrs-include=*",
-        "--acls",
-        "--selinux",
-    ];
     for seed in 60..66 {
-        let sparse = [&everything[..], &["--sparse"]].concat();
+        let sparse = [&EVERYTHING[..], &["--sparse"]].concat();
         round_trip(ALL, seed, true, packer("tar", &sparse));
     }
     for version in ["0.0", "0.1", "1.0"] {
         let version = format!("--sparse-version={version}");
-        let sparse = [&everything[..], &["--sparse", &version]].concat();
+        let sparse = [&EVERYTHING[..], &["--sparse", &version]].concat();
         round_trip(ALL, 66, true, packer("tar", &sparse));
     }
-    round_trip(ALL, 67, false, packer("tar", &everything));
+    round_trip(ALL, 67, false, packer("tar", &EVERYTHING));
 }
 
 #[test]

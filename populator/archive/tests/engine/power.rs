@@ -8,11 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use archive::RestoreError;
-use bytes::Bytes;
 
 use crate::compare::assert_same;
-use crate::pack::{ALL, compress};
-use crate::resume::{Counted, attempt, everything, with_checkpoints};
+use crate::resume::{Counted, attempt, everything, objects, with_checkpoints};
 use crate::support::Random;
 use crate::volume::Volume;
 
@@ -31,7 +29,7 @@ fn what_is_there_after_a_power_cut_is_enough_to_go_on() {
     let rounds = variable("POWER_ROUNDS").unwrap_or(ROUNDS);
     let mut random = Random(variable("POWER_SEED").unwrap_or(70));
     let (original, packed) = everything(70);
-    let objects: Vec<_> = ALL.map(|it| Bytes::from(compress(it, &packed))).to_vec();
+    let objects = objects(original.path(), &packed);
     let (mut cuts, mut passed_over) = (0, 0);
     for round in 0..rounds {
         let mkfs: &[&str] = if round % 2 == 0 {
@@ -47,7 +45,7 @@ fn what_is_there_after_a_power_cut_is_enough_to_go_on() {
         let scratch = tempfile::tempdir().unwrap();
         let interval = random.pick(&[300_000, 1 << 20, 4 << 20]);
         let options = with_checkpoints(&scratch.path().join("state"), interval);
-        let source = Arc::new(Counted::new(&objects[random.index(objects.len())]));
+        let source = Arc::new(Counted::new(&objects[random.index(objects.len())].1));
         let record = scratch.path().join("state/record");
         for attempts in 1.. {
             let moment = Duration::from_micros(2_000 + random.below(LATEST * attempts));

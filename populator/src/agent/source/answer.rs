@@ -36,7 +36,7 @@ pub(super) fn changed(what: &str) -> Refusal {
 }
 
 /// A failure below HTTP: in all cases the store may answer the next time.
-pub(super) fn transport(error: reqwest::Error) -> Refusal {
+pub(super) fn transport(error: reqwest::Error) -> SourceError {
     let error = error.without_url();
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(&error);
@@ -52,7 +52,7 @@ pub(super) fn transport(error: reqwest::Error) -> Refusal {
     } else {
         SourceErrorKind::Unavailable
     };
-    Refusal::Final(SourceError::new(kind, text))
+    SourceError::new(kind, text)
 }
 
 /// Reads the beginning of a refusal's body.
