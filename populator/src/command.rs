@@ -107,7 +107,7 @@ pub enum CommandError {
         source: io::Error,
     },
     /// An image has no entries.
-    #[error("{flag} chooses among the entries of an archive, and an image has none; leave it out")]
+    #[error("{flag} is for the entries of an archive, and an image has none; leave it out")]
     NoEntries {
         /// What was given.
         flag: &'static str,

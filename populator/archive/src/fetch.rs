@@ -157,8 +157,8 @@ pub(crate) fn start(
     let begin = from.clone();
     let ahead = Ahead {
         left: from.offset..source.length(),
-        // A look at the begin would only throw it away.
-        gives_streams: fetching.most > 1 && source.stream(0..0).is_some(),
+        // Streams take the memory of two ranges, and who looks at the begin only would throw it away.
+        gives_streams: fetching.parallel > 1 && source.stream(0..0).is_some(),
         source,
         span: None,
         concurrency: Concurrency::new(fetching.parallel, fetching.most),
@@ -234,13 +234,15 @@ impl Ahead {
                     return Some(Err(died("the task that reads a stream")));
                 }
                 self.span = None;
-            } else if self.may_span() {
+            } else if self.wants_span() && self.in_flight.is_empty() {
                 let start = self.left.start;
                 let range = start..self.left.end.min(start.saturating_add(span::LENGTH));
                 let (fetching, progress) = (&self.fetching, &self.progress);
                 self.span = Some(Span::start(&self.source, range, fetching, progress));
             } else {
-                self.ask();
+                if !self.wants_span() {
+                    self.ask();
+                }
                 let InFlight { range, share } = self.in_flight.pop_front()?;
                 let was_there = range.is_finished();
                 match range.await {
@@ -274,11 +276,9 @@ impl Ahead {
         }
     }
 
-    fn may_span(&self) -> bool {
-        self.gives_streams
-            && !self.left.is_empty()
-            && self.in_flight.is_empty()
-            && !self.concurrency.is_more_than_least()
+    /// Whether the next request is to be for a span, once what is in flight has come.
+    fn wants_span(&self) -> bool {
+        self.gives_streams && !self.left.is_empty() && !self.concurrency.is_more_than_least()
     }
 
     /// So much of what is left, or all of it.

@@ -47,9 +47,12 @@ impl Default for Limits {
     }
 }
 
-/// A client for stores: no redirects (the signature is for one host), no proxies of the environment.
+/// A client for stores: no redirects (the signature is for one host), no proxies of the environment, and
+/// a connection for each answer: in a shared one (HTTP/2) a restore that waits for its volume would hold
+/// up the others.
 pub fn client(limits: &Limits) -> Result<Client, reqwest::Error> {
     Client::builder()
+        .http1_only()
         .connect_timeout(limits.connect)
         .read_timeout(limits.stall)
         .redirect(reqwest::redirect::Policy::none())

@@ -19,6 +19,9 @@ use object_store::{
 
 use super::{ObjectUrl, StoreError};
 
+/// How URLs of objects in S3 begin.
+const S3_SCHEME: &str = "s3://";
+
 /// How an S3 server is spoken to.
 #[derive(Clone, Debug)]
 pub struct S3 {
@@ -78,6 +81,9 @@ pub struct Object {
     store: Arc<dyn ObjectStore>,
     path: Path,
     meta: ObjectMeta,
+    /// Whether an answer is of one object to its end. A file may be written to meanwhile, so that each of
+    /// its ranges is looked at anew.
+    is_remote: bool,
 }
 
 impl Object {
@@ -98,7 +104,12 @@ impl Object {
                 why: said(&error),
             },
         })?;
-        Ok(Self { store, path, meta })
+        Ok(Self {
+            store,
+            path,
+            meta,
+            is_remote: url.starts_with(S3_SCHEME),
+        })
     }
 
     /// What the store says of its content, where it says so.
@@ -148,7 +159,7 @@ impl Source for Object {
             let body = answer.into_stream();
             body.map_err(|error| refusal(&error))
         });
-        Some(answer.try_flatten_stream().boxed())
+        self.is_remote.then(|| answer.try_flatten_stream().boxed())
     }
 }
 
@@ -163,7 +174,7 @@ pub(super) fn locate(
     s3: &S3,
     retry: RetryConfig,
 ) -> Result<(Arc<dyn ObjectStore>, Path), OpenError> {
-    if url.starts_with("s3://") {
+    if url.starts_with(S3_SCHEME) {
         bucket(url, s3, retry)
     } else if let Some(path) = url.strip_prefix("file://") {
         file(url, FilePath::new(path))

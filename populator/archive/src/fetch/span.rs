@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
@@ -11,11 +12,18 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Answer, Fetching, Patience, few};
 use crate::progress::Progress;
-use crate::source::{Source, SourceError, SourceErrorKind};
+use crate::source::{Retry, Source, SourceError, SourceErrorKind};
 
 /// Bytes that are asked for at once. A store takes about as long for a request as for a MiB; what asks
 /// for much more meets the time that clients give a whole answer.
 pub(super) const LENGTH: u64 = 16 << 20;
+
+/// How long a piece may wait for the reader before a broken answer is no wonder: clients and stores give
+/// up what nobody reads.
+const STALL: Duration = Duration::from_secs(1);
+
+/// Parts of an answer in a row that may be empty.
+const EMPTY_MAX: usize = 64;
 
 /// A span being read.
 pub(super) struct Span {
@@ -81,9 +89,14 @@ impl Reader {
         let mut piece = BytesMut::new();
         let mut left = range;
         while !left.is_empty() {
-            let Err(error) = self.read(&mut left, &mut piece, &mut patience).await else {
+            let mut stalled = false;
+            let done = self.read(&mut left, &mut piece, &mut patience, &mut stalled);
+            let Err(error) = done.await else {
                 return;
             };
+            if stalled && error.kind.retry() == Retry::Transient {
+                continue;
+            }
             if let Err(error) = patience.again(error, left.start).await {
                 // Nobody waits any more when the restore has failed elsewhere.
                 let _ = self.sender.send(Err(error)).await;
@@ -98,14 +111,20 @@ impl Reader {
         left: &mut Range<u64>,
         piece: &mut BytesMut,
         patience: &mut Patience<'a>,
+        stalled: &mut bool,
     ) -> Result<(), SourceError> {
         let asked = left.clone();
         let Some(mut body) = self.source.stream(asked.clone()) else {
             let what = "a source that gave streams gives none";
             return Err(SourceError::new(SourceErrorKind::Other, what));
         };
+        let mut empty = 0;
         while let Some(bytes) = body.next().await {
             let mut bytes: Bytes = bytes?;
+            empty = if bytes.is_empty() { empty + 1 } else { 0 };
+            if empty > EMPTY_MAX {
+                break;
+            }
             self.progress.add_fetched(bytes.len() as u64);
             if bytes.len() as u64 > left.end - left.start {
                 let what = "the answer is longer than the range asked for";
@@ -126,9 +145,11 @@ impl Reader {
                         attempts: patience.attempts,
                     };
                     *patience = Patience::new(&self.fetching);
+                    let ready = Instant::now();
                     if self.sender.send(Ok(answer)).await.is_err() {
                         return Ok(());
                     }
+                    *stalled = ready.elapsed() >= STALL;
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::thread::{self, Scope};
 
 use rustix::fs::{FileType, fstat};
 use rustix::io::{Errno, pread};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::error::PackError;
 use super::inode::{self, Inspection};
@@ -59,6 +59,8 @@ struct Job {
 /// The tree, in order.
 pub(super) struct Ahead {
     waiting: Receiver<Result<Waiting, PackError>>,
+    /// Ends the threads, whatever they still have to do.
+    _stop: DropGuard,
 }
 
 impl Ahead {
@@ -69,23 +71,27 @@ impl Ahead {
         cancel: &CancellationToken,
     ) -> Result<Self, PackError> {
         let failed = |error: io::Error| PackError::node(format!("starting a thread: {error}"));
+        let stop = cancel.child_token();
         let (jobs, todo) = channel();
         let todo = Arc::new(Mutex::new(todo));
         for _ in 0..THREADS {
-            let todo = Arc::clone(&todo);
+            let (todo, stop) = (Arc::clone(&todo), stop.clone());
             thread::Builder::new()
                 .name("archive-look".into())
-                .spawn_scoped(scope, move || look(&todo))
+                .spawn_scoped(scope, move || look(&todo, &stop))
                 .map_err(failed)?;
         }
         // With the one that a sender holds and the one that is being packed.
         let (sender, waiting) = sync_channel(DEPTH - 2);
-        let cancel = cancel.clone();
+        let (cancel, guard) = (stop.clone(), stop.drop_guard());
         thread::Builder::new()
             .name("archive-walk".into())
             .spawn_scoped(scope, move || go(walk, &jobs, &sender, &cancel))
             .map_err(failed)?;
-        Ok(Self { waiting })
+        Ok(Self {
+            waiting,
+            _stop: guard,
+        })
     }
 
     /// The next thing; none at the end.
@@ -141,14 +147,18 @@ fn go(
 }
 
 /// A thread that looks at one thing after the other.
-fn look(todo: &Mutex<Receiver<Job>>) {
+fn look(todo: &Mutex<Receiver<Job>>, stop: &CancellationToken) {
     let next = || {
         let todo = todo.lock().unwrap_or_else(PoisonError::into_inner);
         todo.recv().ok()
     };
     let mut inspection = Inspection::new();
     while let Some(Job { found, done }) = next() {
-        let _ = done.send(see(&found, &mut inspection));
+        let _ = done.send(if stop.is_cancelled() {
+            Err(PackError::Cancelled)
+        } else {
+            see(&found, &mut inspection)
+        });
     }
 }
 

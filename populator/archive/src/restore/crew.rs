@@ -35,8 +35,9 @@ const OVERHEAD: usize = 16 << 10;
 const THREADS_MAX: usize = 4;
 
 /// Bytes of files that may be dirty in the page cache before one of the threads writes them out, while
-/// the others go on: a volume is busy from early on, and a container's memory is not filled.
-const DIRTY_MAX: u64 = 64 << 20;
+/// the others go on until there are as many again: a volume is busy from early on, and a container's memory
+/// is not filled.
+const DIRTY_MAX: u64 = 32 << 20;
 
 /// A file that is to be made, with all that is known of it.
 pub(super) struct SmallFile {
@@ -74,6 +75,8 @@ struct Shared {
     direct: AtomicBool,
     /// Bytes in the page cache since the last time that it was written out.
     dirty: AtomicU64,
+    /// Held while it is.
+    writing_out: Mutex<()>,
     lost: Mutex<Losses>,
     progress: Arc<Progress>,
     cancel: CancellationToken,
@@ -102,6 +105,7 @@ impl Crew {
                 removed_directory: AtomicBool::new(false),
                 direct: AtomicBool::new(true),
                 dirty: AtomicU64::new(0),
+                writing_out: Mutex::new(()),
                 lost: Mutex::default(),
                 progress: Arc::clone(progress),
                 cancel: cancel.clone(),
@@ -267,17 +271,32 @@ impl Shared {
             let all = self.lost.lock();
             all.unwrap_or_else(PoisonError::into_inner).merge(lost);
         }
-        if cached && self.is_dirty(small.content.len()) {
-            syncfs(&file).map_err(place.failed("writing out what came before"))?;
+        if cached {
+            // In the page cache it takes whole pages.
+            let pages = small.content.len().next_multiple_of(ALIGNMENT) as u64;
+            self.dirty.fetch_add(pages, Ordering::Relaxed);
+            self.write_out(&place, &file)?;
         }
         Ok(())
     }
 
-    /// Counts a file in the page cache, which takes whole pages. Whether it is time to write out.
-    fn is_dirty(&self, length: usize) -> bool {
-        let pages = length.next_multiple_of(ALIGNMENT) as u64;
-        let dirty = self.dirty.fetch_add(pages, Ordering::Relaxed) + pages;
-        dirty >= DIRTY_MAX && self.dirty.swap(0, Ordering::Relaxed) >= DIRTY_MAX
+    /// Writes out what is in the page cache, if that is much.
+    fn write_out(&self, place: &Place<'_>, file: &OwnedFd) -> Result<(), RestoreError> {
+        let is_much = || self.dirty.load(Ordering::Relaxed) >= DIRTY_MAX;
+        if !is_much() {
+            return Ok(());
+        }
+        let alone = self.writing_out.lock();
+        let _alone = alone.unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have done it meanwhile.
+        if !is_much() {
+            return Ok(());
+        }
+        if self.cancel.is_cancelled() {
+            return Err(RestoreError::Cancelled);
+        }
+        self.dirty.store(0, Ordering::Relaxed);
+        syncfs(file).map_err(place.failed("writing out what came before"))
     }
 }
 
