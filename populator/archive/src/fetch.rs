@@ -323,11 +323,13 @@ async fn forward(mut ahead: Ahead, from: Boundary, sender: &mpsc::Sender<Piece>)
         let begin = boundary.clone();
         boundary.offset += held.bytes.len() as u64;
         boundary.hash.update(&held.bytes);
-        if sender.capacity() == 0 && ahead.is_all_there() {
-            ahead.concurrency.after(Arrival::Early);
-        }
+        let is_full = sender.capacity() == 0;
         if sender.send(Piece::Data(held, begin)).await.is_err() {
             break;
+        }
+        // While this one waited for the reader, all others came.
+        if is_full && ahead.is_all_there() {
+            ahead.concurrency.after(Arrival::Early);
         }
     }
     Piece::End(boundary.hash.finalize().into())
