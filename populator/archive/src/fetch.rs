@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes};
 use serde::{Deserialize, Serialize};
@@ -161,7 +161,7 @@ pub(crate) fn start(
         gives_streams: fetching.parallel > 1 && source.stream(0..0).is_some(),
         source,
         span: None,
-        concurrency: Concurrency::new(fetching.parallel, fetching.most),
+        concurrency: Concurrency::new(fetching.parallel, fetching.most, Instant::now()),
         fetching: Arc::new(fetching),
         budget: Arc::clone(&means.budget),
         progress: Arc::clone(&progress),
@@ -255,13 +255,14 @@ impl Ahead {
             Ok(answer) => answer,
             Err(error) => return Some(Err(error.into())),
         };
-        self.concurrency.after(if answer.attempts > 1 {
+        let arrival = if answer.attempts > 1 {
             Arrival::Strained
         } else if !was_there && self.waiting.load(Ordering::Relaxed) {
             Arrival::Awaited
         } else {
             Arrival::InTime
-        });
+        };
+        self.concurrency.after(arrival, Instant::now());
         Some(Ok(Held {
             bytes: answer.bytes,
             _share: share,
@@ -329,7 +330,7 @@ async fn forward(mut ahead: Ahead, from: Boundary, sender: &mpsc::Sender<Piece>)
         }
         // While this one waited for the reader, all others came.
         if is_full && ahead.is_all_there() {
-            ahead.concurrency.after(Arrival::Early);
+            ahead.concurrency.after(Arrival::Early, Instant::now());
         }
     }
     Piece::End(boundary.hash.finalize().into())

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::entry::{Layout, Xattr};
+use crate::entry::{Kind, Layout, Time, Xattr};
 use crate::stream::Memory;
 
 type Read = Vec<(Entry, Vec<u8>)>;
