@@ -54,7 +54,7 @@ FUZZ_TARGETS := $(basename $(notdir $(wildcard $(FUZZ)/targets/*.rs)))
 
 .PHONY: fuzz
 fuzz: ## The readers of archives under libFuzzer, 10 minutes each (FUZZ_SECONDS)
-	RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --quiet --release --target x86_64-unknown-linux-gnu \
+	RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --quiet --locked --release --target x86_64-unknown-linux-gnu \
 		--manifest-path $(FUZZ)/Cargo.toml --target-dir $(CARGO_TARGET_DIR)/fuzz
 	for target in $(FUZZ_TARGETS); do \
 		found=$(CARGO_TARGET_DIR)/fuzz/found/$$target; mkdir -p $$found/corpus; \

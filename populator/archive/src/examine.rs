@@ -15,6 +15,7 @@ use crate::path::BeneathRoot;
 use crate::progress::Progress;
 use crate::reading::{Aim, Reading};
 use crate::source::Source;
+use crate::stream::Stream as _;
 
 /// An archive that was read to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,21 @@ pub struct Examined {
     pub links: u64,
     /// Bytes of file data, holes apart: what a volume needs, without the file system's own.
     pub data: u64,
+    /// How far the data are known to be right.
+    pub verified: Verified,
+    /// SHA-256 of the stored object, in hexadecimal.
+    pub sha256: String,
+    /// From the call to the end.
+    pub elapsed: Duration,
+}
+
+/// An image that was read to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExaminedImage {
+    /// What the object is.
+    pub format: Format,
+    /// Bytes of the image: what a device needs at least.
+    pub size: u64,
     /// How far the data are known to be right.
     pub verified: Verified,
     /// SHA-256 of the stored object, in hexadecimal.
@@ -144,6 +160,41 @@ pub fn examine(
         directories,
         links,
         data,
+        verified: read.verified,
+        sha256: read.sha256,
+        elapsed: begun.elapsed(),
+    })
+}
+
+/// The same for the image of a disk: reads all of it and checks every checksum.
+pub fn examine_image(
+    source: Arc<dyn Source>,
+    options: &Options,
+    progress: &Arc<Progress>,
+    cancel: &CancellationToken,
+    runtime: &Handle,
+) -> Result<ExaminedImage, RestoreError> {
+    let aim = Aim {
+        content: Content::Raw,
+        memory: 0,
+        from: None,
+    };
+    let mut reading = Reading::begin(source, aim, options, progress, cancel, runtime)?;
+    loop {
+        if cancel.is_cancelled() {
+            return Err(RestoreError::Cancelled);
+        }
+        let count = reading.content.fill()?.len();
+        if count == 0 {
+            break;
+        }
+        reading.content.consume(count);
+    }
+    let (size, begun) = (reading.content.position(), reading.begun);
+    let read = reading.end(options)?;
+    Ok(ExaminedImage {
+        format: read.format,
+        size,
         verified: read.verified,
         sha256: read.sha256,
         elapsed: begun.elapsed(),

@@ -49,7 +49,7 @@ mod tar_reader;
 pub use budget::{Budget, WINDOW_MAX};
 pub use checkpoint::Checkpoints;
 pub use error::RestoreError;
-pub use examine::{Examined, Listed, examine};
+pub use examine::{Examined, ExaminedImage, Listed, examine, examine_image};
 pub use fetch::Fetching;
 pub use format::{Compression, Content, Format};
 pub use identity::{Identities, IdentityError};

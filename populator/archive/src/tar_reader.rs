@@ -348,6 +348,12 @@ impl<S: Stream> TarReader<S> {
             }
             return match self.stream.only_zeros_left()? {
                 Ok(()) => Ok(None),
+                Err(at) if self.entries == 0 => Err(RestoreError::NotAnArchive {
+                    found: format!(
+                        "it begins with {at} zeros and goes on with something else, as the image of \
+                         a disk may"
+                    ),
+                }),
                 Err(at) => Err(RestoreError::corrupt(format!(
                     "rubbish follows its end, at byte {at} of the unpacked archive"
                 ))),

@@ -1,9 +1,9 @@
 //! `populator verify`: whether an archive is whole, without writing anything.
 
-use std::io::{self, Write as _};
+use std::io::{self, Write};
 use std::sync::Arc;
 
-use archive::{Progress, Source as _};
+use archive::{Examined, ExaminedImage, Progress, Source as _};
 use clap::Args;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,10 @@ pub struct Verify {
     #[command(flatten)]
     place: Place,
 
+    /// It is the image of a disk and no archive
+    #[arg(long)]
+    image: bool,
+
     #[command(flatten)]
     settings: Settings,
 
@@ -35,29 +39,40 @@ pub async fn verify(wanted: Verify, stop: CancellationToken) -> Result<(), Comma
     let progress = Arc::new(Progress::default());
     let bar = Bar::start(&progress, object.length());
     let runtime = Handle::current();
+    let image = wanted.image;
     let examining = tokio::task::spawn_blocking(move || {
-        archive::examine(object, &options, &progress, &stop, &runtime, |_| {})
+        if image {
+            archive::examine_image(object, &options, &progress, &stop, &runtime).map(Whole::Image)
+        } else {
+            archive::examine(object, &options, &progress, &stop, &runtime, |_| {})
+                .map(Whole::Archive)
+        }
     });
     let examined = examining.await;
     drop(bar);
-    let found = examined??;
-    let mut out = io::stdout();
-    writeln!(
-        out,
-        "{} is whole: {} of data in {:.1} s",
-        wanted.place.url,
-        units::bytes(found.data),
-        found.elapsed.as_secs_f64()
-    )?;
-    writeln!(
-        out,
-        "  {}, {} entries: {} files, {} directories, {} links",
-        found.format, found.entries, found.files, found.directories, found.links
-    )?;
-    writeln!(
-        out,
-        "  verified: {}; sha256: {}",
-        found.verified, found.sha256
-    )?;
-    Ok(())
+    Ok(tell(&wanted.place.url, &examined??, &mut io::stdout())?)
+}
+
+/// What was found to be whole.
+enum Whole {
+    Archive(Examined),
+    Image(ExaminedImage),
+}
+
+fn tell(url: &str, whole: &Whole, out: &mut impl Write) -> io::Result<()> {
+    let (bytes, elapsed, verified, sha256) = match whole {
+        Whole::Archive(it) => (it.data, it.elapsed, it.verified, &it.sha256),
+        Whole::Image(it) => (it.size, it.elapsed, it.verified, &it.sha256),
+    };
+    let (bytes, seconds) = (units::bytes(bytes), elapsed.as_secs_f64());
+    writeln!(out, "{url} is whole: {bytes} of data in {seconds:.1} s")?;
+    match whole {
+        Whole::Archive(it) => writeln!(
+            out,
+            "  {}, {} entries: {} files, {} directories, {} links",
+            it.format, it.entries, it.files, it.directories, it.links
+        )?,
+        Whole::Image(it) => writeln!(out, "  {}", it.format)?,
+    }
+    writeln!(out, "  verified: {verified}; sha256: {sha256}")
 }
