@@ -68,6 +68,19 @@ impl RestoreOptions {
             || self.sub_path.is_some()
             || self.strip_components.is_some_and(|parts| parts > 0)
     }
+
+    /// The first field that says something about files, which the image of a disk does not have.
+    pub fn about_files(&self) -> Option<&'static str> {
+        let given = [
+            (!self.include.is_empty(), "include"),
+            (!self.exclude.is_empty(), "exclude"),
+            (self.strip_components.is_some(), "stripComponents"),
+            (self.sub_path.is_some(), "subPath"),
+            (self.ownership.is_some(), "ownership"),
+            (self.metadata_policy.is_some(), "metadataPolicy"),
+        ];
+        given.iter().find(|(is, _)| *is).map(|(_, field)| *field)
+    }
 }
 
 /// What the stored object must be.

@@ -104,6 +104,9 @@ pub struct OrderVolume {
     /// Bytes allowed at most; 0 for no limit.
     #[serde(default)]
     pub limit_bytes: i64,
+    /// Whether it has a file system, or is a raw block device that holds the image of a disk.
+    #[serde(default)]
+    pub volume_mode: VolumeMode,
     /// File system, empty for the driver's default.
     #[serde(default)]
     pub fs_type: String,
@@ -115,6 +118,16 @@ pub struct OrderVolume {
     /// The StorageClass's parameters, without the `csi.storage.k8s.io/` ones that are for sidecars.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
+}
+
+/// What a volume is, as Kubernetes names it.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub enum VolumeMode {
+    /// It is mounted: archives of files go into it.
+    #[default]
+    Filesystem,
+    /// It is a device: images of disks go onto it.
+    Block,
 }
 
 /// A URL that reads one object for a while, without credentials.

@@ -162,12 +162,15 @@ pub struct Progress {
 pub struct RestoreResult {
     /// The archive's format, for example `tar.gz`.
     pub format: String,
-    /// Entries of any kind that were restored.
+    /// Entries of any kind that were restored; 0 for the image of a disk.
     pub entries: i64,
     /// Bytes of files written.
     pub bytes_written: i64,
     /// Bytes fetched from the store, over all attempts.
     pub bytes_fetched: i64,
+    /// Bytes that were fetched more than once, after attempts that did not come to their end.
+    #[serde(default)]
+    pub bytes_fetched_again: i64,
     /// Seconds from the first byte fetched to the last byte durable, in the attempt that succeeded.
     pub seconds: i64,
     /// How the data were verified: `Sha256` (of the stored object, which was given), `PerFile`

@@ -8,7 +8,7 @@
 //! | [`arguments`] | the flags |
 //! | [`orders`], [`worker`] | the watch on this node's orders; one worker for each |
 //! | [`decision`] | what to do next for an order: a pure function |
-//! | [`attempt`], [`teardown`] | the way to a filled volume; the way back |
+//! | [`attempt`], [`writing`], [`teardown`] | the way to a filled volume; the archive into it; the way back |
 //! | [`registry`], [`plugin`] | finding CSI drivers; calling them |
 //! | [`volume`], [`mount`] | what CSI is told and may answer; the proof that a volume is mounted |
 //! | [`source`] | reading an archive through a signed URL |
@@ -47,6 +47,7 @@ pub mod teardown;
 pub mod turns;
 pub mod volume;
 pub mod worker;
+pub mod writing;
 
 pub use arguments::Arguments;
 

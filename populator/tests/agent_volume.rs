@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent_fakes::driver::{self, Driver, Fault};
-use agent_fakes::store::{Answer, Store};
+use agent_fakes::store::{Answer, Asked, Store};
 use agent_fakes::{access, archive, order};
 use crds::restore_order::{Cure, RestoreOrder, RestoreOrderStatus, State};
 use csi::v1::volume_capability::access_mode::Mode;
 use populator::agent::attempt::Attempt;
 use populator::agent::failure::AttemptError;
 use populator::agent::metrics::Metrics;
-use populator::agent::node::Node;
+use populator::agent::node::{Node, Resumption};
 use populator::agent::record::{Made, Record, Records};
 use populator::agent::registry::Drivers;
 use populator::agent::source::{Limits, client};
@@ -347,6 +347,80 @@ async fn an_attempt_begins_with_what_the_last_one_left() {
     ];
     assert_eq!(bench.driver.calls()[5..9], again);
     assert_eq!(bench.driver.handles(), ["handle-2"]);
+}
+
+/// An archive of 24 MiB, of which a checkpoint is taken every MiB, and an attempt that lost the store after
+/// the first 16 MiB.
+async fn interrupted() -> Bench {
+    let mut bench = Bench::sized(Fault::None, 64 * MIB, 24 << 20).await;
+    bench.node.resumption = Resumption {
+        from: MIB,
+        bytes: MIB,
+        ..Resumption::default()
+    };
+    bench.node.options.fetching.attempts = 2;
+    bench.node.options.fetching.pause = Duration::from_millis(10);
+    bench.store.script([Answer::Range]);
+    bench.store.always(Answer::Refuse(503, ""));
+    let (reason, cure) = bench.failure().await;
+    assert_eq!((reason.as_str(), cure), ("StoreUnavailable", Cure::Time));
+    assert_eq!(driver::mounts(bench.work.path()), Vec::<String>::new());
+    assert!(bench.node.records.state("order-uid").is_dir());
+    bench.store.always(Answer::Range);
+    bench
+}
+
+/// Where the request begins.
+fn begin(asked: &Asked) -> u64 {
+    let range = asked.range.strip_prefix("bytes=").unwrap();
+    range.split_once('-').unwrap().0.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_goes_on_from_the_checkpoint_of_the_last_one() {
+    let mut bench = interrupted().await;
+    let before = bench.store.asked().len();
+    bench.fill().await.unwrap();
+    bench.assert_clean();
+    assert_eq!(
+        bench.driver.handles(),
+        ["handle-1"],
+        "it is the same volume"
+    );
+    assert!(!bench.driver.calls().contains(&"DeleteVolume"));
+    let asked = bench.store.asked();
+    let begin = asked[before..].iter().map(begin).min().unwrap();
+    assert!(begin > 8 * MIB, "fetched from {begin} again");
+    let large = bench.driver.volume("handle-1").join("folder/large");
+    let expected = (0..24 << 20).map(|index| u8::try_from(index % 251).unwrap());
+    assert!(std::fs::read(large).unwrap().into_iter().eq(expected));
+    let result = bench.record.unwrap().filled.unwrap().result;
+    assert_eq!(result.bytes_written, (24 << 20) + 6);
+    assert!(
+        (0..8 << 20).contains(&result.bytes_fetched_again),
+        "{result:?}"
+    );
+    let written = bench.node.metrics.written.get();
+    let once = (24 << 20) + 6;
+    assert!((once..once + (9 << 20)).contains(&written), "{written}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_of_nothing_that_is_there_means_another_volume() {
+    let mut bench = interrupted().await;
+    let record = bench.node.records.state("order-uid").join("record");
+    std::fs::write(record, "rubbish").unwrap();
+    bench.fill().await.unwrap();
+    bench.assert_clean();
+    assert_eq!(bench.driver.handles(), ["handle-2"]);
+    let volume = bench.driver.volume("handle-2");
+    assert_eq!(content(&volume), ("hello\n".to_owned(), 24 << 20));
+
+    // With the volume goes what is known of it.
+    let mut deleted = interrupted().await;
+    let record = deleted.record.as_mut().unwrap();
+    teardown::delete(&deleted.node, record, None).await.unwrap();
+    deleted.assert_clean();
 }
 
 #[tokio::test(flavor = "multi_thread")]

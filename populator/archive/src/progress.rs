@@ -4,13 +4,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-/// The live counters of one restore. They are independent of one another, so relaxed order will do.
+/// The live counters of one restore. They are independent of one another, so relaxed order will do; but
+/// who sees the length sees also from where the restore goes on.
 #[derive(Debug, Default)]
 pub struct Progress {
     length: AtomicU64,
     fetched: AtomicU64,
     consumed: AtomicU64,
     written: AtomicU64,
+    written_before: AtomicU64,
     entries: AtomicU64,
 }
 
@@ -34,7 +36,7 @@ impl Progress {
     /// The counters now.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
-            length: self.length.load(Ordering::Relaxed),
+            length: self.length.load(Ordering::Acquire),
             fetched: self.fetched.load(Ordering::Relaxed),
             consumed: self.consumed.load(Ordering::Relaxed),
             written: self.written.load(Ordering::Relaxed),
@@ -42,17 +44,23 @@ impl Progress {
         }
     }
 
+    /// Bytes of [`Snapshot::written`] that an attempt before has written.
+    pub fn written_before(&self) -> u64 {
+        self.written_before.load(Ordering::Relaxed)
+    }
+
     /// A restore begins, or goes on from where another one was.
     pub(crate) fn begin(&self, from: Snapshot) {
         for (counter, value) in [
-            (&self.length, from.length),
             (&self.fetched, from.fetched),
             (&self.consumed, from.consumed),
             (&self.written, from.written),
+            (&self.written_before, from.written),
             (&self.entries, from.entries),
         ] {
             counter.store(value, Ordering::Relaxed);
         }
+        self.length.store(from.length, Ordering::Release);
     }
 
     pub(crate) fn add_fetched(&self, bytes: u64) {

@@ -1,31 +1,22 @@
-//! One attempt at an order: from nothing to a volume that is complete, durable and mounted nowhere.
+//! One attempt at an order: from nothing, or from the checkpoint of the attempt before, to a volume that
+//! is complete, durable and mounted nowhere.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
-use archive::{Losses, Options, Outcome, Progress};
-use crds::restore_order::{MadeVolume, RestoreOrder, RestoreOrderStatus, SignedAccess, State};
-use crds::volume_restore::RestoreResult;
-use tokio::runtime::Handle;
+use archive::{Checkpoints, Options, RestoreError};
+use crds::restore_order::{MadeVolume, RestoreOrder, RestoreOrderStatus, SignedAccess, VolumeMode};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{AttemptError, made_nothing};
 use super::mount;
 use super::node::Node;
-use super::progress::{Meter, signed};
 use super::record::{Filled, Made, Record};
-use super::source::SignedSource;
 use super::volume::{self, Abilities};
 use super::{plugin::Plugin, teardown};
 use crate::choices;
 use crate::failpoint;
-
-/// How often figures are made.
-const TICK: Duration = Duration::from_secs(1);
 
 /// One order being carried out.
 #[derive(Debug)]
@@ -45,22 +36,33 @@ pub struct Attempt<'a> {
 }
 
 /// A volume that is mounted, and proven to be.
-struct Mounted {
-    volume: MadeVolume,
-    root: OwnedFd,
+pub(super) struct Mounted {
+    pub(super) volume: MadeVolume,
+    pub(super) target: Target,
+}
+
+/// Where an archive goes.
+pub(super) enum Target {
+    /// Into the root of a file system.
+    Directory(OwnedFd),
+    /// Onto a device.
+    Device(OwnedFd),
 }
 
 impl Attempt<'_> {
     /// Makes and fills the volume. `record` is kept in step with the disk throughout. With success
     /// it says `filled`, and the volume is mounted nowhere.
     ///
-    /// Whatever an earlier attempt has made is deleted first: the caller has made sure that the
-    /// controller does not count on it.
+    /// Whatever an earlier attempt has made is gone on with, or deleted first: the caller has made sure
+    /// that the controller does not count on it.
     pub async fn fill(&self, record: &mut Option<Record>) -> Result<(), AttemptError> {
         let written = self.write(record).await;
         let Some(record) = record else {
             return written.map(drop);
         };
+        if written.as_ref().is_err_and(AttemptError::spoils_the_volume) {
+            self.node.records.remove_state(&record.uid)?;
+        }
         let released = teardown::release(self.node, record).await;
         match (written, released) {
             (Ok(filled), Ok(())) => {
@@ -79,15 +81,54 @@ impl Attempt<'_> {
     }
 
     async fn write(&self, record: &mut Option<Record>) -> Result<Filled, AttemptError> {
-        let options = choices::options(&self.order.spec.options, &self.node.options)?;
+        let options = self.options()?;
+        let goes_on = record.as_ref().is_some_and(|it| self.goes_on(it));
+        let written = self.once(record, options.clone()).await;
+        let useless = matches!(
+            written,
+            Err(AttemptError::Restore(RestoreError::VolumeNotEmpty { .. }))
+        );
+        let Some(known) = record.as_ref().filter(|_| goes_on && useless) else {
+            return written;
+        };
+        // The engine's log says why: the checkpoint is not of what is in the volume.
+        self.node.records.remove_state(&known.uid)?;
+        self.once(record, options).await
+    }
+
+    async fn once(
+        &self,
+        record: &mut Option<Record>,
+        options: Options,
+    ) -> Result<Filled, AttemptError> {
         // Every step of the way to the mount may be dropped at any await: the record is ahead of it.
         let mounted = self.cancel.run_until_cancelled(self.mount(record)).await;
         let mounted = mounted.ok_or(AttemptError::Cancelled)??;
-        let (volume, outcome, fetched) = self.restore(mounted, options).await?;
-        Ok(Filled {
-            volume,
-            result: result(&outcome, self.fetched_before + fetched),
-        })
+        self.restore(mounted, options).await
+    }
+
+    fn options(&self) -> Result<Options, AttemptError> {
+        let spec = &self.order.spec;
+        let mut options = choices::options(&spec.options, &self.node.options)?;
+        let (resumption, records) = (&self.node.resumption, &self.node.records);
+        let size = u64::try_from(spec.archive.size).unwrap_or(0);
+        let has_files = spec.volume.volume_mode == VolumeMode::Filesystem;
+        if has_files && size >= resumption.from {
+            let uid = self.order.metadata.uid.as_deref().unwrap_or_default();
+            options.checkpoints = Some(Checkpoints {
+                directory: records.state(uid),
+                bytes: resumption.bytes,
+                time: resumption.time,
+            });
+        }
+        Ok(options)
+    }
+
+    /// Whether there is a volume, and a checkpoint that may be of what is in it.
+    fn goes_on(&self, record: &Record) -> bool {
+        matches!(record.made, Made::Yes(_))
+            && record.filled.is_none()
+            && self.node.records.state(&record.uid).is_dir()
     }
 
     async fn mount(&self, kept: &mut Option<Record>) -> Result<Mounted, AttemptError> {
@@ -101,7 +142,8 @@ impl Attempt<'_> {
                 driver: spec.driver.clone(),
             });
         }
-        let record = kept.insert(Record::new(self.order));
+        let begun = kept.take().filter(|record| self.goes_on(record));
+        let record = kept.insert(begun.unwrap_or_else(|| Record::new(self.order)));
         failpoint::reached("agent.record.before");
         self.node.records.save(record)?;
         failpoint::reached("agent.record.after");
@@ -116,7 +158,7 @@ impl Attempt<'_> {
         self.publish(&plugin, &abilities, record, made).await
     }
 
-    /// Takes away what an earlier attempt left.
+    /// Takes away what an earlier attempt left, the volume only if this one does not go on with it.
     async fn clear(&self, kept: &mut Option<Record>) -> Result<(), AttemptError> {
         let reported = self.status.borrow().volume.clone();
         if kept.is_none() && reported.is_none() {
@@ -124,6 +166,9 @@ impl Attempt<'_> {
         }
         let record = kept.get_or_insert_with(|| Record::recovered(self.order, reported.as_ref()));
         teardown::release(self.node, record).await?;
+        if self.goes_on(record) {
+            return Ok(());
+        }
         // A volume of which nothing was ever heard was never written to: it is found again below.
         if record.made != Made::Perhaps || reported.is_some() {
             teardown::delete(self.node, record, reported.as_ref()).await?;
@@ -143,7 +188,7 @@ impl Attempt<'_> {
         let answer = match plugin.create(volume::creation(spec, abilities)).await {
             Ok(answer) => answer,
             Err(error) => {
-                if made_nothing(&error) {
+                if made_nothing(&error) && record.made == Made::Perhaps {
                     record.made = Made::No;
                     self.node.records.save(record)?;
                 }
@@ -156,6 +201,13 @@ impl Attempt<'_> {
             driver: spec.driver.clone(),
             unfit,
         })?;
+        if let Made::Yes(before) = &record.made
+            && *before != made.handle
+        {
+            // The driver does not know the volume by its name any more.
+            self.node.records.remove_state(&record.uid)?;
+            plugin.delete(before).await?;
+        }
         record.made = Made::Yes(made.handle.clone());
         record.mounted = true;
         failpoint::reached("agent.adopt.before");
@@ -184,75 +236,13 @@ impl Attempt<'_> {
             .publish(&made, spec, abilities, text(&stage)?, text(&target)?)
             .await?;
         failpoint::reached("agent.publish.after");
-        let root = mount::open_root(&records.folder(&record.uid), "target")?;
-        Ok(Mounted { volume: made, root })
-    }
-
-    /// Writes the archive into the volume, on a thread of its own, and closes the volume.
-    async fn restore(
-        &self,
-        mounted: Mounted,
-        options: Options,
-    ) -> Result<(MadeVolume, Outcome, u64), AttemptError> {
-        let Mounted { volume, root } = mounted;
-        let node = self.node;
-        let source = SignedSource::new(
-            node.http.clone(),
-            &self.order.spec.archive,
-            self.access.clone(),
-            &node.limits,
-            node.metrics.fetched.clone(),
-        )
-        .ok_or(AttemptError::Order(
-            "its archive has no possible size or ETag",
-        ))?;
-        let fetched = source.fetched();
-        self.status
-            .send_modify(|status| status.state = State::Restoring);
-
-        let progress = Arc::new(Progress::default());
-        let (cancel, runtime) = (self.cancel.clone(), Handle::current());
-        let counters = Arc::clone(&progress);
-        failpoint::reached("agent.write.before");
-        let mut writing = tokio::task::spawn_blocking(move || {
-            let source = Arc::new(source);
-            archive::restore(source, root.as_fd(), &options, &counters, &cancel, &runtime)
-        });
-        let mut ticks = tokio::time::interval(TICK);
-        let mut meter = Meter::default();
-        let mut counted = 0;
-        let outcome = loop {
-            tokio::select! {
-                outcome = &mut writing => break outcome,
-                _ = ticks.tick() => self.show(&progress, &mut meter, &mut counted, &fetched),
-            }
+        let folder = records.folder(&record.uid);
+        let target = match spec.volume_mode {
+            VolumeMode::Filesystem => Target::Directory(mount::open_root(&folder, "target")?),
+            VolumeMode::Block => Target::Device(mount::open_device(&folder, "target")?),
         };
-        self.show(&progress, &mut meter, &mut counted, &fetched);
-        let outcome = outcome??;
-        failpoint::reached("agent.write.after");
-        Ok((volume, outcome, fetched.load(Ordering::Relaxed)))
-    }
-
-    /// Puts the figures into the status and the metrics.
-    fn show(
-        &self,
-        progress: &Progress,
-        meter: &mut Meter,
-        counted: &mut u64,
-        fetched: &std::sync::atomic::AtomicU64,
-    ) {
-        let counters = progress.snapshot();
-        self.node
-            .metrics
-            .written
-            .inc_by(counters.written.saturating_sub(*counted));
-        *counted = counters.written;
-        let figures = meter.read(Instant::now(), &counters);
-        let fetched = self.fetched_before + fetched.load(Ordering::Relaxed);
-        self.status.send_modify(|status| {
-            status.progress = Some(figures);
-            status.bytes_fetched = signed(fetched);
-        });
+        let volume = made;
+        Ok(Mounted { volume, target })
     }
 }
 
@@ -261,37 +251,4 @@ pub(super) fn text(path: &Path) -> Result<&str, AttemptError> {
     path.to_str().ok_or(AttemptError::Order(
         "the work directory's path is not UTF-8",
     ))
-}
-
-fn result(outcome: &Outcome, fetched: u64) -> RestoreResult {
-    RestoreResult {
-        format: outcome.format.to_string(),
-        entries: signed(outcome.entries),
-        bytes_written: signed(outcome.bytes_written),
-        bytes_fetched: signed(fetched),
-        seconds: signed(
-            outcome
-                .elapsed
-                .as_millis()
-                .div_ceil(1000)
-                .try_into()
-                .unwrap_or(u64::MAX),
-        ),
-        verified: outcome.verified.to_string(),
-        sha256: outcome.sha256.clone(),
-        left_out: signed(outcome.left_out),
-        omitted: sentences(&outcome.omitted, "left out of"),
-        not_restored: sentences(&outcome.lost, "not restored for"),
-    }
-}
-
-/// One sentence for each kind.
-fn sentences(kinds: &Losses, what: &str) -> Vec<String> {
-    kinds
-        .iter()
-        .map(|(kind, loss)| {
-            let (count, examples) = (loss.count, loss.examples.join(", "));
-            format!("{kind}: {what} {count} entries, for example {examples}")
-        })
-        .collect()
 }

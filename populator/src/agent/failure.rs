@@ -78,6 +78,14 @@ impl AttemptError {
         )
     }
 
+    /// Whether the volume is worth nothing any more, so that the next attempt must have another one.
+    pub fn spoils_the_volume(&self) -> bool {
+        matches!(
+            self,
+            Self::Restore(RestoreError::VolumeError { .. }) | Self::Died(_)
+        )
+    }
+
     /// Reason, cure, and what to do where the error itself does not say so.
     fn table(&self) -> (&'static str, Cure, &'static str) {
         match self {
@@ -111,7 +119,7 @@ impl AttemptError {
                     "check the topology of the driver and of its StorageClass",
                 ),
             },
-            Self::Mount(MountError::NotAMount(_)) => (
+            Self::Mount(MountError::NotAMount(_) | MountError::NotADevice(_)) => (
                 "MountNotVisible",
                 Cure::Person,
                 "the driver's mounts cannot be seen from the agent: mount kubelet's directory into \
@@ -138,7 +146,7 @@ impl AttemptError {
                 Cure::Person,
                 "delete the PVC and make it again",
             ),
-            Self::Restore(error) => (error.reason(), restore(error), ""),
+            Self::Restore(error) => (error.reason(), restore(error), for_a_claim(error)),
             Self::Died(_) => (
                 "NodeError",
                 Cure::Time,
@@ -152,6 +160,19 @@ fn restore(error: &RestoreError) -> Cure {
     match error.retry() {
         Retry::Transient => Cure::Time,
         Retry::Permanent => Cure::Person,
+    }
+}
+
+/// What a PVC has to be for what the engine says.
+fn for_a_claim(error: &RestoreError) -> &'static str {
+    match error {
+        RestoreError::NotAnImage { .. } => {
+            "make the PVC with volumeMode Filesystem for an archive of files"
+        }
+        RestoreError::NotAnArchive { .. } => {
+            "make the PVC with volumeMode Block for the image of a disk"
+        }
+        _ => "",
     }
 }
 

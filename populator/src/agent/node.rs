@@ -1,6 +1,7 @@
 //! What all orders of this node share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use archive::{Budget, Options};
 use tokio::sync::{Notify, Semaphore};
@@ -10,6 +11,29 @@ use super::plugin::{Patience, Plugin};
 use super::record::Records;
 use super::registry::Drivers;
 use super::source::Limits;
+
+/// Of what archives a restore notes how far it is, and how often: an attempt after one that came to no
+/// good end goes on from there.
+#[derive(Debug, Clone, Copy)]
+pub struct Resumption {
+    /// Bytes of the smallest archive: a smaller one is quickly fetched again, and a checkpoint takes the
+    /// disk some time.
+    pub from: u64,
+    /// Bytes written from one checkpoint to the next, at most.
+    pub bytes: u64,
+    /// Time from one to the next, at most.
+    pub time: Duration,
+}
+
+impl Default for Resumption {
+    fn default() -> Self {
+        Self {
+            from: 64 << 20,
+            bytes: 1 << 30,
+            time: Duration::from_secs(30),
+        }
+    }
+}
 
 /// The means by which orders are carried out.
 #[derive(Debug)]
@@ -26,6 +50,8 @@ pub struct Node {
     pub limits: Limits,
     /// How archives are restored; the memory in it is shared.
     pub options: Options,
+    /// Which restores can go on.
+    pub resumption: Resumption,
     /// One permit for each volume that is filled at the same time.
     pub places: Arc<Semaphore>,
     /// Told when room was taken or given back.
@@ -51,6 +77,7 @@ impl Node {
             http,
             limits,
             options: Options::new(Budget::new(Budget::DEFAULT)),
+            resumption: Resumption::default(),
             places: Arc::new(Semaphore::new(usize::from(concurrency))),
             room_changed: Notify::new(),
             metrics,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <work dir>/<order uid>/record.json   written before anything that it describes exists
+//!                        state/        the checkpoint of its restore, kept by the archive engine
 //!                        stage/        NodeStageVolume
 //!                        target        NodePublishVolume, made by the driver
 //! ```
@@ -148,6 +149,17 @@ impl Records {
         self.folder(uid).join("target")
     }
 
+    /// Where the restore into an order's volume keeps its checkpoint.
+    pub fn state(&self, uid: &str) -> PathBuf {
+        self.folder(uid).join("state")
+    }
+
+    /// Removes that, once the volume is not to be gone on with.
+    pub fn remove_state(&self, uid: &str) -> Result<(), RecordError> {
+        let state = self.state(uid);
+        gone(fs::remove_dir_all(&state)).context("removing", &state)
+    }
+
     /// All records. A file that cannot be read is reported and left alone: what it stands for is
     /// unknown.
     pub fn load(&self) -> Result<Vec<Record>, RecordError> {
@@ -213,16 +225,22 @@ impl Records {
         }
     }
 
-    /// Removes the folders of a mount that is gone. What is in them is never removed: that could be
-    /// a volume after all.
+    /// Removes the folders of a mount that is gone, or the file that a device was shown at. What is in
+    /// them is never removed: that could be a volume after all.
     pub fn remove_mounts(&self, uid: &str) -> Result<(), RecordError> {
-        remove_folder(&self.target(uid))?;
+        let target = self.target(uid);
+        // While a device is mounted on it, this fails (unlink(2), EBUSY).
+        if fs::symlink_metadata(&target).is_ok_and(|found| found.is_file()) {
+            gone(fs::remove_file(&target)).context("removing", &target)?;
+        }
+        remove_folder(&target)?;
         remove_folder(&self.stage(uid))
     }
 
     /// Removes the record and, with it, the last of an order.
     pub fn remove(&self, uid: &str) -> Result<(), RecordError> {
         self.remove_mounts(uid)?;
+        self.remove_state(uid)?;
         let folder = self.folder(uid);
         for name in ["record.json.next", FILE] {
             let path = folder.join(name);

@@ -57,6 +57,8 @@ pub async fn delete(
         failpoint::reached("agent.delete.after");
         node.room_changed.notify_one();
     }
+    // What is known of the volume is about one that is gone.
+    node.records.remove_state(&record.uid)?;
     record.made = Made::No;
     record.filled = None;
     node.records.save(record)?;

@@ -59,6 +59,7 @@ impl Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crds::restore_order::VolumeMode;
 
     #[tokio::test]
     async fn the_second_waits_for_the_first() {
@@ -67,6 +68,7 @@ mod tests {
             name: name.into(),
             required_bytes: 0,
             limit_bytes: 0,
+            volume_mode: VolumeMode::Filesystem,
             fs_type: String::new(),
             mount_options: Vec::new(),
             access_modes: Vec::new(),

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use crds::restore_order::{MadeVolume, OrderVolume};
+use crds::restore_order::{MadeVolume, OrderVolume, VolumeMode};
 use csi::v1::volume_capability::access_mode::Mode;
-use csi::v1::volume_capability::{AccessMode, AccessType, MountVolume};
+use csi::v1::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
 use csi::v1::{
     CapacityRange, CreateVolumeRequest, Topology, TopologyRequirement, Volume, VolumeCapability,
 };
@@ -64,13 +64,17 @@ pub fn filling(volume: &OrderVolume, abilities: &Abilities) -> VolumeCapability 
 }
 
 fn capability(volume: &OrderVolume, mode: Mode) -> VolumeCapability {
-    VolumeCapability {
-        access_mode: Some(AccessMode { mode: mode.into() }),
-        access_type: Some(AccessType::Mount(MountVolume {
+    let access_type = match volume.volume_mode {
+        VolumeMode::Filesystem => AccessType::Mount(MountVolume {
             fs_type: volume.fs_type.clone(),
             mount_flags: volume.mount_options.clone(),
             volume_mount_group: String::new(),
-        })),
+        }),
+        VolumeMode::Block => AccessType::Block(BlockVolume {}),
+    };
+    VolumeCapability {
+        access_mode: Some(AccessMode { mode: mode.into() }),
+        access_type: Some(access_type),
     }
 }
 
@@ -174,6 +178,7 @@ mod tests {
             name: "pvc-1".into(),
             required_bytes: 100,
             limit_bytes: 200,
+            volume_mode: VolumeMode::Filesystem,
             fs_type: "ext4".into(),
             mount_options: vec!["noatime".into()],
             access_modes: modes.iter().map(ToString::to_string).collect(),
@@ -262,6 +267,17 @@ mod tests {
             (mount.fs_type.as_str(), &mount.mount_flags[..]),
             ("ext4", &["noatime".into()][..])
         );
+        let device = OrderVolume {
+            volume_mode: VolumeMode::Block,
+            ..wanted(&["ReadWriteOnce"])
+        };
+        let asked = creation(&device, &here()).volume_capabilities.remove(0);
+        for capability in [asked, filling(&device, &here())] {
+            assert_eq!(
+                capability.access_type,
+                Some(AccessType::Block(BlockVolume {}))
+            );
+        }
         let anywhere = creation(&wanted(&["ReadWriteOnce"]), &Abilities::default());
         assert_eq!(anywhere.accessibility_requirements, None);
     }

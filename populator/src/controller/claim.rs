@@ -1,5 +1,6 @@
 //! A PVC as far as a restore is concerned, and which of its wishes cannot be met.
 
+use crds::restore_order::VolumeMode;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt as _;
 
@@ -24,6 +25,8 @@ pub struct Claim {
     pub deleting: bool,
     /// The VolumeBackup that it names.
     pub backup: String,
+    /// Whether it wants a file system or a device.
+    pub volume_mode: VolumeMode,
     /// Its StorageClass.
     pub class: Option<String>,
     /// The PersistentVolume that Kubernetes gave it.
@@ -73,8 +76,6 @@ impl Claim {
         let limit = quantity(resources.and_then(|resources| resources.limits.as_ref()));
         let refusal = if source.namespace.is_some() {
             Some(Refusal::OtherNamespace)
-        } else if spec.volume_mode.as_deref() == Some("Block") {
-            Some(Refusal::BlockMode)
         } else if spec.selector.is_some() {
             Some(Refusal::Selector)
         } else if spec.volume_attributes_class_name.is_some() {
@@ -91,6 +92,10 @@ impl Claim {
             resource_version: claim.resource_version(),
             deleting: claim.metadata.deletion_timestamp.is_some(),
             backup: source.name.clone(),
+            volume_mode: match spec.volume_mode.as_deref() {
+                Some("Block") => VolumeMode::Block,
+                _ => VolumeMode::Filesystem,
+            },
             class: spec
                 .storage_class_name
                 .clone()
@@ -168,6 +173,16 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_device_is_told_from_a_file_system() {
+        assert_eq!(read(|_| ()).unwrap().volume_mode, VolumeMode::Filesystem);
+        let device = read(|pvc| pvc["spec"]["volumeMode"] = json!("Block")).unwrap();
+        assert_eq!(
+            (device.volume_mode, device.refusal),
+            (VolumeMode::Block, None)
+        );
+    }
+
+    #[test]
     fn other_sources_are_not() {
         assert!(read(|pvc| pvc["spec"]["dataSourceRef"]["kind"] = json!("Other")).is_none());
         assert!(read(|pvc| pvc["spec"]["dataSourceRef"]["apiGroup"] = json!(null)).is_none());
@@ -177,7 +192,6 @@ pub(super) mod tests {
     #[test]
     fn wishes_that_cannot_be_met() {
         for (path, value, refusal) in [
-            ("/spec/volumeMode", json!("Block"), Refusal::BlockMode),
             (
                 "/spec/selector",
                 json!({"matchLabels": {"a": "b"}}),

@@ -1,7 +1,7 @@
 //! Building an order.
 
 use crds::restore_order::{
-    Goal, OrderClaim, OrderVolume, RestoreOrder, RestoreOrderSpec, SignedAccess,
+    Goal, OrderClaim, OrderVolume, RestoreOrder, RestoreOrderSpec, SignedAccess, VolumeMode,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
@@ -42,8 +42,9 @@ pub fn build(claim: &Claim, class: &Class, pinned: &Pinned, node: &str) -> Resto
                 limit_bytes: claim
                     .limit_bytes
                     .map_or(0, |limit| i64::try_from(limit).unwrap_or(i64::MAX)),
-                fs_type: class.fs_type.clone(),
-                mount_options: class.mount_options.clone(),
+                volume_mode: claim.volume_mode,
+                fs_type: of_files(claim, &class.fs_type),
+                mount_options: of_files(claim, &class.mount_options),
                 access_modes: claim.access_modes.clone(),
                 parameters: class.parameters.clone(),
             },
@@ -57,6 +58,14 @@ pub fn build(claim: &Claim, class: &Class, pinned: &Pinned, node: &str) -> Resto
     annotations.insert(STORE.to_owned(), pinned.store.clone());
     annotations.insert(RECLAIM_POLICY.to_owned(), class.reclaim_policy.clone());
     order
+}
+
+/// What means nothing to a device.
+fn of_files<T: Clone + Default>(claim: &Claim, value: &T) -> T {
+    match claim.volume_mode {
+        VolumeMode::Filesystem => value.clone(),
+        VolumeMode::Block => T::default(),
+    }
 }
 
 /// A signed URL as an order carries it.

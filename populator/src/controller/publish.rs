@@ -1,6 +1,6 @@
 //! Building the PersistentVolume by which Kubernetes gets a complete volume.
 
-use crds::restore_order::{MadeVolume, RestoreOrder};
+use crds::restore_order::{MadeVolume, RestoreOrder, VolumeMode};
 use k8s_openapi::api::core::v1::{
     CSIPersistentVolumeSource, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
     ObjectReference, PersistentVolume, PersistentVolumeSpec, VolumeNodeAffinity,
@@ -47,7 +47,13 @@ pub fn build(order: &RestoreOrder, class: Option<&str>, made: &MadeVolume) -> Pe
         spec: Some(PersistentVolumeSpec {
             capacity: Some([("storage".to_owned(), Quantity(capacity))].into()),
             access_modes: Some(volume.access_modes.clone()),
-            volume_mode: Some("Filesystem".to_owned()),
+            volume_mode: Some(
+                match volume.volume_mode {
+                    VolumeMode::Filesystem => "Filesystem",
+                    VolumeMode::Block => "Block",
+                }
+                .to_owned(),
+            ),
             storage_class_name: class.map(ToOwned::to_owned),
             mount_options: (!volume.mount_options.is_empty()).then(|| volume.mount_options.clone()),
             persistent_volume_reclaim_policy: Some(

@@ -14,11 +14,16 @@ pub enum Refusal {
         "dataSourceRef names a VolumeBackup of another namespace, which is not supported; make a VolumeBackup in the PVC's own namespace and name that"
     )]
     OtherNamespace,
-    /// `volumeMode: Block`.
+    /// What is chosen of files, for a device.
     #[error(
-        "the PVC has volumeMode Block, and archives are restored into file systems only; make it again with volumeMode Filesystem"
+        "the PVC has volumeMode Block, and {field} of the VolumeBackup {backup} is about files, which the image of a disk does not have; take it out, the restore then goes on by itself, or make the PVC again with volumeMode Filesystem for an archive of files"
     )]
-    BlockMode,
+    AboutFiles {
+        /// The VolumeBackup.
+        backup: String,
+        /// What it has.
+        field: &'static str,
+    },
     /// `selector` is set.
     #[error(
         "the PVC has a selector, which chooses among volumes that exist, and a restore makes a new one; make it again without selector"
@@ -239,7 +244,6 @@ impl Refusal {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::OtherNamespace => "CrossNamespaceUnsupported",
-            Self::BlockMode => "BlockModeUnsupported",
             Self::Selector => "SelectorUnsupported",
             Self::AttributesClass => "VolumeAttributesClassUnsupported",
             Self::Size => "SizeInvalid",
@@ -248,7 +252,7 @@ impl Refusal {
             Self::ForeignDriver { .. } => "DriverUnsupported",
             Self::ClassSecrets { .. } | Self::ClassTopologies { .. } => "StorageClassUnsupported",
             Self::BackupNotFound { .. } => "VolumeBackupNotFound",
-            Self::BackupInvalid { .. } => "VolumeBackupInvalid",
+            Self::BackupInvalid { .. } | Self::AboutFiles { .. } => "VolumeBackupInvalid",
             Self::StoreNotMatched { .. } | Self::StoreNotFound { .. } => "BackupStoreNotFound",
             Self::StoreElsewhere { .. } => "BackupStoreMismatch",
             Self::SecretNotFound { .. } => "SecretNotFound",
@@ -266,7 +270,6 @@ impl Refusal {
     pub fn again(&self) -> Again {
         match self {
             Self::OtherNamespace
-            | Self::BlockMode
             | Self::Selector
             | Self::AttributesClass
             | Self::Size
@@ -275,6 +278,7 @@ impl Refusal {
             | Self::ClassSecrets { .. }
             | Self::ClassTopologies { .. }
             | Self::BackupInvalid { .. }
+            | Self::AboutFiles { .. }
             | Self::StoreElsewhere { .. } => Again::OnChange,
             // The first four are watched, and no order of changes loses one (watches/routes.rs).
             // They are looked at again all the same: a watch whose connection has died unnoticed
@@ -303,7 +307,10 @@ mod tests {
     #[test]
     fn a_message_says_what_to_do() {
         let refusals = [
-            Refusal::BlockMode,
+            Refusal::AboutFiles {
+                backup: "b".into(),
+                field: "include",
+            },
             Refusal::NoClass,
             Refusal::BackupInvalid {
                 backup: "b".into(),

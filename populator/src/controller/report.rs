@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crds::READY;
-use crds::restore_order::{Failure, RestoreOrder};
+use crds::restore_order::{Failure, RestoreOrder, VolumeMode};
 use crds::volume_restore::{Phase, Progress, RestoreResult, VolumeRestoreStatus};
 
 use super::claim::Claim;
@@ -256,10 +256,13 @@ fn restored(order: Option<&RestoreOrder>) -> String {
         [] => String::new(),
         lost => format!("; not restored: {}", lost.join(", ")),
     };
+    let entries = match order.spec.volume.volume_mode {
+        VolumeMode::Filesystem => format!(" in {} entries", result.entries),
+        VolumeMode::Block => String::new(),
+    };
     format!(
-        "{} in {} entries restored from {} in {} ({}), {verified}{lost}",
+        "{}{entries} restored from {} in {} ({}), {verified}{lost}",
         units::bytes(written),
-        result.entries,
         order.spec.archive.url,
         units::duration(Duration::from_secs(number(result.seconds))),
         units::rate(written / seconds),

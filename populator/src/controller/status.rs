@@ -315,6 +315,6 @@ mod tests {
             store_verdict(None).map(|verdict| verdict.status),
             Some("True")
         );
-        assert_eq!(store_verdict(Some(&Refusal::BlockMode)), None);
+        assert_eq!(store_verdict(Some(&Refusal::Selector)), None);
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crds::RestoreOptions;
 use crds::restore_order::{
-    Goal, OrderClaim, OrderVolume, RestoreOrder, RestoreOrderSpec, SignedAccess,
+    Goal, OrderClaim, OrderVolume, RestoreOrder, RestoreOrderSpec, SignedAccess, VolumeMode,
 };
 use crds::volume_backup::ResolvedArchive;
 use jiff::Timestamp;
@@ -54,6 +54,7 @@ pub fn order(archive: ResolvedArchive, access: SignedAccess) -> RestoreOrder {
                 name: "pvc-claim-uid".into(),
                 required_bytes: 1 << 20,
                 limit_bytes: 0,
+                volume_mode: VolumeMode::Filesystem,
                 fs_type: "ext4".into(),
                 mount_options: Vec::new(),
                 access_modes: vec!["ReadWriteOnce".into()],

@@ -1,6 +1,8 @@
 use super::*;
 
-use crds::restore_order::{MadeVolume, OrderClaim, OrderVolume, RestoreOrderSpec, SignedAccess};
+use crds::restore_order::{
+    MadeVolume, OrderClaim, OrderVolume, RestoreOrderSpec, SignedAccess, VolumeMode,
+};
 use crds::volume_backup::ResolvedArchive;
 use crds::volume_restore::RestoreResult;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -24,6 +26,7 @@ fn order(goal: Goal, attempt: i64) -> RestoreOrder {
                 name: "pvc-1".into(),
                 required_bytes: 1,
                 limit_bytes: 0,
+                volume_mode: VolumeMode::Filesystem,
                 fs_type: String::new(),
                 mount_options: Vec::new(),
                 access_modes: vec!["ReadWriteOnce".into()],

@@ -1,6 +1,6 @@
 //! Before there is an order: whether a restore can begin, and on which node.
 
-use crds::restore_order::RestoreOrder;
+use crds::restore_order::{RestoreOrder, VolumeMode};
 
 use super::{ClassSight, Decision, Observed, Stance, Step, Wait};
 use crate::controller::claim::Claim;
@@ -33,6 +33,12 @@ pub(super) fn begin(observed: &Observed, claim: &Claim) -> Decision {
         Some(Err(refusal)) => return Decision::refused(refusal.clone()),
         Some(Ok(pinned)) => pinned,
     };
+    if claim.volume_mode == VolumeMode::Block
+        && let Some(field) = pinned.options.about_files()
+    {
+        let backup = claim.backup.clone();
+        return Decision::refused(Refusal::AboutFiles { backup, field });
+    }
     let size = u64::try_from(pinned.archive.size).unwrap_or(0);
     // Of a large archive a small part may be wanted, whose size nobody knows yet.
     if size > claim.required_bytes && !pinned.options.is_partial() {

@@ -1,6 +1,7 @@
 //! Before there is an order.
 
 use super::*;
+use crds::restore_order::VolumeMode;
 
 #[test]
 fn a_ready_claim_gets_an_order_on_the_selected_node() {
@@ -23,11 +24,11 @@ fn the_restore_comes_first() {
 fn what_cannot_begin_is_refused_in_this_order() {
     let all_wrong = |observed: &mut Observed| {
         set_claim(|claim| {
-            claim.refusal = Some(Refusal::BlockMode);
+            claim.refusal = Some(Refusal::Selector);
             claim.class = None;
         })(observed);
     };
-    assert_eq!(refusal(&observed(all_wrong)), "BlockModeUnsupported");
+    assert_eq!(refusal(&observed(all_wrong)), "SelectorUnsupported");
     let no_class = observed(set_claim(|claim| claim.class = None));
     assert_eq!(refusal(&no_class), "StorageClassMissing");
     let unseen = observed(|o| o.class = ClassSight::NotCached);
@@ -54,6 +55,22 @@ fn what_cannot_begin_is_refused_in_this_order() {
         }
     });
     assert!(matches!(step(&part), Step::CreateOrder { .. }));
+}
+
+#[test]
+fn what_is_chosen_of_files_is_not_for_a_device() {
+    let device = |chosen: bool| {
+        observed(|o| {
+            set_claim(|claim| claim.volume_mode = VolumeMode::Block)(o);
+            if let Some(Ok(pinned)) = &mut o.archive
+                && chosen
+            {
+                pinned.options.sub_path = Some("a".to_owned());
+            }
+        })
+    };
+    assert!(matches!(step(&device(false)), Step::CreateOrder { .. }));
+    assert_eq!(refusal(&device(true)), "VolumeBackupInvalid");
 }
 
 #[test]

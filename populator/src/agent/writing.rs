@@ -1,0 +1,163 @@
+//! The archive into the volume, on a thread of its own, and what is told of it meanwhile.
+
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use archive::{ImageOutcome, Losses, Options, Outcome, Progress, RestoreError};
+use crds::restore_order::State;
+use crds::volume_restore::RestoreResult;
+use tokio::runtime::Handle;
+
+use super::attempt::{Attempt, Mounted, Target};
+use super::failure::AttemptError;
+use super::progress::{Meter, signed};
+use super::record::Filled;
+use super::source::SignedSource;
+use crate::failpoint;
+
+/// How often figures are made.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What was written.
+enum Written {
+    /// Files.
+    Entries(Outcome),
+    /// The image of a disk.
+    Image(ImageOutcome),
+}
+
+impl Attempt<'_> {
+    /// Writes the archive into the volume and closes that.
+    pub(super) async fn restore(
+        &self,
+        mounted: Mounted,
+        options: Options,
+    ) -> Result<Filled, AttemptError> {
+        let Mounted { volume, target } = mounted;
+        let node = self.node;
+        let source = SignedSource::new(
+            node.http.clone(),
+            &self.order.spec.archive,
+            self.access.clone(),
+            &node.limits,
+            node.metrics.fetched.clone(),
+        )
+        .ok_or(AttemptError::Order(
+            "its archive has no possible size or ETag",
+        ))?;
+        let fetched = source.fetched();
+        self.status
+            .send_modify(|status| status.state = State::Restoring);
+
+        let progress = Arc::new(Progress::default());
+        let (cancel, runtime) = (self.cancel.clone(), Handle::current());
+        let counters = Arc::clone(&progress);
+        failpoint::reached("agent.write.before");
+        let mut writing = tokio::task::spawn_blocking(move || {
+            let source = Arc::new(source);
+            Ok::<_, RestoreError>(match target {
+                Target::Directory(root) => Written::Entries(archive::restore(
+                    source,
+                    root.as_fd(),
+                    &options,
+                    &counters,
+                    &cancel,
+                    &runtime,
+                )?),
+                Target::Device(device) => Written::Image(archive::restore_image(
+                    source,
+                    device.as_fd(),
+                    &options,
+                    &counters,
+                    &cancel,
+                    &runtime,
+                )?),
+            })
+        });
+        let mut ticks = tokio::time::interval(TICK);
+        let mut meter = Meter::default();
+        let mut counted = 0;
+        let written = loop {
+            tokio::select! {
+                written = &mut writing => break written,
+                _ = ticks.tick() => self.show(&progress, &mut meter, &mut counted, &fetched),
+            }
+        };
+        self.show(&progress, &mut meter, &mut counted, &fetched);
+        let written = written??;
+        failpoint::reached("agent.write.after");
+        let fetched = self.fetched_before + fetched.load(Ordering::Relaxed);
+        let result = match written {
+            Written::Entries(outcome) => of_entries(&outcome, fetched),
+            Written::Image(outcome) => of_image(&outcome, fetched),
+        };
+        Ok(Filled { volume, result })
+    }
+
+    /// Puts the figures into the status and the metrics.
+    fn show(&self, progress: &Progress, meter: &mut Meter, counted: &mut u64, fetched: &AtomicU64) {
+        let counters = progress.snapshot();
+        if counters.length == 0 {
+            // It has not begun, and nobody knows from where.
+            return;
+        }
+        let known = (*counted).max(progress.written_before());
+        let news = counters.written.saturating_sub(known);
+        self.node.metrics.written.inc_by(news);
+        *counted = counters.written;
+        let figures = meter.read(Instant::now(), &counters);
+        let fetched = self.fetched_before + fetched.load(Ordering::Relaxed);
+        self.status.send_modify(|status| {
+            status.progress = Some(figures);
+            status.bytes_fetched = signed(fetched);
+        });
+    }
+}
+
+fn of_entries(outcome: &Outcome, fetched: u64) -> RestoreResult {
+    RestoreResult {
+        format: outcome.format.to_string(),
+        entries: signed(outcome.entries),
+        bytes_written: signed(outcome.bytes_written),
+        bytes_fetched: signed(fetched),
+        bytes_fetched_again: signed(outcome.fetched_again),
+        seconds: seconds(outcome.elapsed),
+        verified: outcome.verified.to_string(),
+        sha256: outcome.sha256.clone(),
+        left_out: signed(outcome.left_out),
+        omitted: sentences(&outcome.omitted, "left out of"),
+        not_restored: sentences(&outcome.lost, "not restored for"),
+    }
+}
+
+fn of_image(outcome: &ImageOutcome, fetched: u64) -> RestoreResult {
+    RestoreResult {
+        format: outcome.format.to_string(),
+        bytes_written: signed(outcome.bytes_written),
+        bytes_fetched: signed(fetched),
+        // Every attempt begins at the image's first byte.
+        bytes_fetched_again: signed(fetched.saturating_sub(outcome.bytes_fetched)),
+        seconds: seconds(outcome.elapsed),
+        verified: outcome.verified.to_string(),
+        sha256: outcome.sha256.clone(),
+        ..RestoreResult::default()
+    }
+}
+
+/// Whole seconds, and one at least.
+fn seconds(elapsed: Duration) -> i64 {
+    signed(u64::try_from(elapsed.as_millis().div_ceil(1000)).unwrap_or(u64::MAX))
+}
+
+/// One sentence for each kind.
+fn sentences(kinds: &Losses, what: &str) -> Vec<String> {
+    kinds
+        .iter()
+        .map(|(kind, loss)| {
+            let (count, examples) = (loss.count, loss.examples.join(", "));
+            format!("{kind}: {what} {count} entries, for example {examples}")
+        })
+        .collect()
+}
