@@ -103,14 +103,16 @@ pub async fn run(
     };
     let remembered = records.load()?;
     let registry = arguments.kubelet_dir.join("plugins_registry");
-    let node = Arc::new(Node::new(
+    let mut node = Node::new(
         records,
         Arc::new(Drivers::new(arguments.sockets(), registry, CALL)),
         http,
         limits,
         arguments.concurrency,
         Metrics::registered(telemetry),
-    ));
+    );
+    node.resumption = arguments.resumption();
+    let node = Arc::new(node);
 
     let namespace = &arguments.namespace;
     let (room, drivers) = watch::channel(crate::lease::Drivers::new());

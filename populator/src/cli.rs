@@ -105,6 +105,11 @@ fn http_address(text: &str) -> Result<HttpAddress, String> {
     })
 }
 
+/// Bytes, as Kubernetes writes them.
+pub(crate) fn quantity(text: &str) -> Result<u64, String> {
+    crate::units::quantity(text).ok_or_else(|| "it must be a quantity, for example 10Gi".to_owned())
+}
+
 /// Exit status for a program that refused to start.
 pub const REFUSED: u8 = 2;
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::Serving;
+use super::node::Resumption;
+use crate::cli::{Serving, quantity};
 
 /// The folder in kubelet's `plugins/` that holds everything this program leaves on a node.
 const WORK_FOLDER: &str = "plugins/populator.backup.example.com";
@@ -45,6 +46,15 @@ pub struct Arguments {
     /// How many volumes are filled at once; further orders wait
     #[arg(long, env = "CONCURRENCY", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
+
+    /// The smallest archive of which checkpoints are taken: a restore of it that is interrupted goes on from
+    /// the last. They lie in the work directory
+    #[arg(long, value_name = "QUANTITY", env = "CHECKPOINT_FROM", default_value = "64Mi", value_parser = quantity)]
+    pub checkpoint_from: u64,
+
+    /// Bytes written from one checkpoint to the next, at most; half a minute is the most too
+    #[arg(long, value_name = "QUANTITY", env = "CHECKPOINT_EVERY", default_value = "1Gi", value_parser = quantity)]
+    pub checkpoint_every: u64,
 }
 
 impl Arguments {
@@ -61,6 +71,15 @@ impl Arguments {
         match &self.identity {
             Some(given) => given.clone(),
             None => format!("{}-{}", self.node_name, std::process::id()),
+        }
+    }
+
+    /// Which restores can go on.
+    pub fn resumption(&self) -> Resumption {
+        Resumption {
+            from: self.checkpoint_from,
+            bytes: self.checkpoint_every,
+            ..Resumption::default()
         }
     }
 

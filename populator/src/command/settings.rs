@@ -3,6 +3,7 @@
 use archive::{Budget, Limits, Options, Verified};
 use clap::{Args, ValueEnum};
 
+use crate::cli::quantity;
 use crate::units;
 
 /// How to read.
@@ -79,10 +80,6 @@ impl Settings {
             ..default
         }
     }
-}
-
-fn quantity(text: &str) -> Result<u64, String> {
-    units::quantity(text).ok_or_else(|| "it must be a quantity, for example 10Gi".to_owned())
 }
 
 fn sha256(text: &str) -> Result<[u8; 32], String> {

@@ -105,6 +105,11 @@ impl Tenant<'_> {
 
     /// Waits until bytes are being written for the PVC.
     pub async fn restoring(&self, claim: &str, within: Duration) -> Result<RestoreOrder> {
+        self.written(claim, 1, within).await
+    }
+
+    /// Waits until so many bytes are written into a PVC's volume; its order then.
+    pub async fn written(&self, claim: &str, bytes: i64, within: Duration) -> Result<RestoreOrder> {
         let uid = self
             .api::<PersistentVolumeClaim>()
             .get(claim)
@@ -117,7 +122,7 @@ impl Tenant<'_> {
             let status = order.status.clone().unwrap_or_default();
             let progress = status.progress.unwrap_or_default();
             ensure!(
-                progress.bytes_written > 0,
+                progress.bytes_written >= bytes,
                 "the order is {:?}: {progress:?}",
                 status.state
             );

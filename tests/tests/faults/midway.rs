@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use crds::VolumeBackup;
+use anyhow::{Context as _, Result, ensure};
+use crds::{RestoreOrder, VolumeBackup};
 use kube::api::DeleteParams;
 use tests::{
     product,
@@ -19,10 +19,34 @@ const WAIT: Duration = Duration::from_secs(120);
 pub fn add(suite: &mut SharedSuite) {
     suite.test("the_pvc_is_deleted_midway", pvc_deleted);
     suite.test("the_volume_backup_is_deleted_midway", backup_deleted);
+    suite.test("a_killed_agent_goes_on_from_its_checkpoint", goes_on);
     suite.test(
         "all_containers_of_the_product_are_killed_midway",
         all_killed,
     );
+}
+
+/// What is fetched after the kill is less than the whole archive.
+async fn goes_on(world: &World) -> Result<()> {
+    let faults = world.server.fault_proxy().await?;
+    let (tenant, original, _claim) = midway(world, &faults, "goes-on").await?;
+    let order = tenant.written("data", 12 << 20, WAIT).await?;
+    let fetched = |order: &RestoreOrder| order.status.as_ref().map_or(0, |it| it.bytes_fetched);
+    let before = fetched(&order);
+    for agent in product::agents(&world.cluster).await? {
+        tests::process::kill(agent.pid);
+    }
+    faults.set(Fault::None).await?;
+    let restore = tenant.completed("data", WAIT).await?;
+    let result = restore.status.and_then(|status| status.result);
+    let after = result.context("a result")?.bytes_fetched - before;
+    let size = order.spec.archive.size;
+    ensure!(
+        after < size - (4 << 20),
+        "{after} bytes were fetched after {before} of {size}"
+    );
+    println!("{after} bytes of {size} were fetched after {before}");
+    whole(&tenant, &original).await
 }
 
 async fn midway<'a>(

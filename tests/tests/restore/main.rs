@@ -1,6 +1,7 @@
 //! The main job on a real two-node cluster with `deploy/` installed: PVCs come back whole, or stay
 //! Pending with the reason and leave nothing behind.
 
+mod block;
 mod choices;
 mod memory;
 mod refusals;
@@ -14,6 +15,7 @@ use tests::{product::Form, shared::SharedSuite};
 fn main() -> anyhow::Result<ExitCode> {
     let mut suite = SharedSuite::start("restore", Form::Snapshots)?.at_once(6);
     whole::add(&mut suite);
+    block::add(&mut suite);
     choices::add(&mut suite);
     refusals::add(&mut suite);
     memory::add(&mut suite);

@@ -64,7 +64,7 @@ fn archive(suffix: &str) -> Result<Vec<u8>> {
     Ok(fs::read(&archive)?)
 }
 
-async fn upload(world: &World, tenant: &Tenant<'_>, key: &str, bytes: &[u8]) -> Result<()> {
+pub async fn upload(world: &World, tenant: &Tenant<'_>, key: &str, bytes: &[u8]) -> Result<()> {
     let file = tempfile::NamedTempFile::new()?;
     fs::write(file.path(), bytes)?;
     world
@@ -75,7 +75,7 @@ async fn upload(world: &World, tenant: &Tenant<'_>, key: &str, bytes: &[u8]) -> 
 }
 
 /// The PVC is refused for good: told, and nothing is behind.
-async fn refused(tenant: &Tenant<'_>, claim: &Claim, reason: &str) -> Result<()> {
+pub async fn refused(tenant: &Tenant<'_>, claim: &Claim, reason: &str) -> Result<()> {
     let words = tenant.warned(claim, reason, WAIT).await?;
     ensure!(words.len() > 40, "these words help nobody: {words}");
     tenant.nothing_left(claim, WAIT).await?;
