@@ -73,6 +73,10 @@ lint: ## Formatting and clippy, warnings refused
 crds: ## Writes crds/*.yaml anew from the code
 	$(CARGO) run --quiet --release --package crds --example generate
 
+.PHONY: docs
+docs: ## Writes docs/troubleshooting.md anew from the code
+	DOCS_WRITE=1 $(CARGO) test --quiet --release --workspace --test troubleshooting
+
 .PHONY: tools
 tools: ## Installs what is missing and builds the pinned Kubernetes components and the programs
 	@tests/tools/install

@@ -10,7 +10,7 @@
 //! | [`reconciler`] | observe, decide, tell, execute, for one PVC |
 //! | [`decision`] | what to do next: a pure function |
 //! | [`claim`], [`class`], [`agents`] | PVC, StorageClass and agents as far as restores are concerned |
-//! | [`refusal`] | why a restore cannot begin, in words |
+//! | [`refusal`], [`ending`] | why a restore cannot begin, or is over, in words |
 //! | [`resolution`] | from a VolumeBackup to one exact object |
 //! | [`steering`] | the node of PVCs that are made from a snapshot or from another PVC |
 //! | [`order`], [`publish`] | building orders and PersistentVolumes |
@@ -26,6 +26,7 @@ pub mod class;
 pub mod conditions;
 pub mod context;
 pub mod decision;
+pub mod ending;
 pub mod events;
 pub mod leadership;
 pub mod memory;

@@ -13,7 +13,7 @@ mod upload;
 
 pub use access::{Access, Credentials, SignedUrl};
 pub use answer::Found;
-pub use error::StoreError;
+pub use error::{StoreError, StoreErrorDiscriminants};
 pub use location::{ObjectUrl, longest_prefix};
 pub(crate) use object::identity;
 pub use object::{Object, OpenError, S3};

@@ -9,7 +9,8 @@ use crate::source::{Retry, SourceError, SourceErrorKind};
 
 /// Why a restore failed. Whatever it was, the directory then holds an unknown part of the archive and
 /// must not be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, strum::EnumDiscriminants)]
+#[strum_discriminants(derive(strum::EnumIter, Hash), allow(missing_docs))]
 pub enum RestoreError {
     /// The first bytes are those of no archive that is read here.
     #[error(

@@ -48,7 +48,7 @@ mod tar_reader;
 
 pub use budget::{Budget, WINDOW_MAX};
 pub use checkpoint::Checkpoints;
-pub use error::RestoreError;
+pub use error::{RestoreError, RestoreErrorDiscriminants};
 pub use examine::{Examined, ExaminedImage, Listed, examine, examine_image};
 pub use fetch::Fetching;
 pub use format::{Compression, Content, Format};

@@ -12,7 +12,8 @@ use super::volume::Unfit;
 use crate::choices::ChoiceError;
 
 /// Why a volume was not made, filled, unmounted or deleted.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, strum::EnumDiscriminants)]
+#[strum_discriminants(derive(strum::EnumIter, Hash), allow(missing_docs))]
 pub enum AttemptError {
     /// It was no longer wanted.
     #[error("it was cancelled")]

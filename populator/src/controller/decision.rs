@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::restore_order::{Cure, Failure, Goal, RestoreOrder};
+use crds::restore_order::{Failure, Goal, RestoreOrder};
 use crds::volume_restore::{Phase, VolumeRestoreStatus};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
@@ -23,6 +23,7 @@ use kube::ResourceExt as _;
 use super::agents::Agents;
 use super::claim::Claim;
 use super::class::Class;
+use super::ending::Ending;
 use super::refusal::{Again, Refusal};
 use super::resolution::Pinned;
 
@@ -303,16 +304,11 @@ fn bound_elsewhere(observed: &Observed, claim: &Claim, volume: &str) -> Decision
         .restore
         .as_ref()
         .is_some_and(|restore| matches!(restore.status.phase, Phase::Completed | Phase::Failed));
-    let stance = Stance::Failed(Failure {
-        reason: "BoundElsewhere".to_owned(),
-        message: format!(
-            "Kubernetes bound this PVC to the PersistentVolume {volume}, which does not hold the \
-             data of VolumeBackup {}; delete the PVC and make it again when no PersistentVolume \
-             without a claim fits it",
-            claim.backup
-        ),
-        cure: Cure::Person,
-    });
+    let ending = Ending::BoundElsewhere {
+        volume: volume.to_owned(),
+        backup: claim.backup.clone(),
+    };
+    let stance = Stance::Failed(ending.failure());
     disposal::dispose(observed, (!done).then_some(stance))
 }
 
@@ -344,13 +340,7 @@ fn publishing(observed: &Observed) -> Decision {
         }
         (VolumeSight::Foreign, _) => disposal::dispose(
             observed,
-            Some(Stance::Failed(Failure {
-                reason: "VolumeNameTaken".to_owned(),
-                message: "a PersistentVolume of the name that this restore must use exists and \
-                          holds something else; have the administrator delete it"
-                    .to_owned(),
-                cure: Cure::Person,
-            })),
+            Some(Stance::Failed(Ending::VolumeNameTaken.failure())),
         ),
         (VolumeSight::Unknown | VolumeSight::Absent, ClaimSight::Live(_)) => {
             Decision::new(Step::CreateVolume, stance)

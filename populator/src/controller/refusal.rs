@@ -7,7 +7,8 @@ use crate::units;
 
 /// Why a restore cannot begin yet. Each is looked at again when what it names changes, so that the
 /// restore goes on by itself.
-#[derive(thiserror::Error, Debug, Clone, PartialEq, Eq)]
+#[derive(thiserror::Error, strum::EnumDiscriminants, Debug, Clone, PartialEq, Eq)]
+#[strum_discriminants(derive(strum::EnumIter, Hash), allow(missing_docs))]
 pub enum Refusal {
     /// `dataSourceRef.namespace` is set.
     #[error(

@@ -9,6 +9,7 @@ use crds::volume_restore::{Phase, Progress, RestoreResult, VolumeRestoreStatus};
 use super::claim::Claim;
 use super::conditions::{self, Verdict};
 use super::decision::{ClaimSight, Observed, Restore, Stance};
+use super::ending::Hindrance;
 use super::events::{Kind, Notice};
 use super::resolution::{Pinned, PointInTime};
 use crate::units;
@@ -119,15 +120,7 @@ impl Telling {
             Stance::Refused(refusal) => {
                 Self::warning(Phase::Pending, refusal.reason(), refusal.to_string())
             }
-            Stance::Hindered(why) => Self::warning(
-                Phase::Pending,
-                "APIServerRefused",
-                format!(
-                    "the API server refuses what the populator must do ({why}); have the \
-                     administrator look at its permissions, quotas and admission policies, it is \
-                     tried again"
-                ),
-            ),
+            Stance::Hindered(why) => Self::hindered(&Hindrance::Refused { why: why.clone() }),
             Stance::WaitingForConsumer => Self::waiting(
                 Phase::Pending,
                 "WaitingForFirstConsumer",
@@ -165,14 +158,9 @@ impl Telling {
                 &failure.reason,
                 format!("{}; another node is being sought", failure.message),
             ),
-            Stance::AgentSilent => Self::warning(
-                Phase::Pending,
-                "AgentSilent",
-                format!(
-                    "the populator's agent on node {node} does not answer; see that its pod runs \
-                     there, the restore then goes on by itself"
-                ),
-            ),
+            Stance::AgentSilent => Self::hindered(&Hindrance::AgentSilent {
+                node: node.to_owned(),
+            }),
             Stance::Publishing => Self::waiting(
                 Phase::Publishing,
                 "Publishing",
@@ -203,6 +191,10 @@ impl Telling {
             },
             kind: None,
         }
+    }
+
+    fn hindered(by: &Hindrance) -> Self {
+        Self::warning(Phase::Pending, by.reason(), by.to_string())
     }
 
     fn warning(phase: Phase, reason: &str, message: String) -> Self {

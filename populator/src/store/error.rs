@@ -3,7 +3,8 @@
 /// Why an object in a store cannot be read. Each message says what happened and what to do; none
 /// repeats what a server wrote beyond its error code, since the server is the tenant's choice and
 /// could be made to be anything that the controller can reach.
-#[derive(thiserror::Error, Debug, Clone, PartialEq, Eq)]
+#[derive(thiserror::Error, strum::EnumDiscriminants, Debug, Clone, PartialEq, Eq)]
+#[strum_discriminants(derive(strum::EnumIter, Hash), allow(missing_docs))]
 pub enum StoreError {
     /// The URL is not one of an object.
     #[error("{url:?} does not name an object; write s3://BUCKET/KEY without empty parts, . or ..")]

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{ALIVE_CHECK, Decision, NodeSight, Observed, Stance, Step, Wait, placement};
 use crate::controller::claim::Claim;
-use crate::units;
+use crate::controller::ending::Ending;
 
 /// Bytes that may be fetched for one restore: this many times the archive, and a little more so
 /// that small archives are not given up after a few broken connections.
@@ -45,35 +45,20 @@ fn filled(order: &RestoreOrder, capacity: Option<i64>) -> Decision {
         Some(capacity) if capacity == 0 || capacity >= required => {
             Decision::new(Step::RecordPublishing, Stance::Publishing)
         }
-        Some(capacity) => Decision::new(
-            Step::Discard,
-            Stance::Failed(Failure {
-                reason: "VolumeTooSmall".to_owned(),
-                message: format!(
-                    "the CSI driver {} made a volume of {} where {} were asked for; ask for a size \
-                     that it can make",
-                    order.spec.volume.driver,
-                    bytes(capacity),
-                    bytes(required)
-                ),
-                cure: Cure::Person,
-            }),
-        ),
-        None => Decision::new(
-            Step::Discard,
-            Stance::Failed(Failure {
-                reason: "AgentAnswerInvalid".to_owned(),
-                message: "the agent reported a filled volume without saying which; update the \
-                          agents and the controller of the populator to the same version"
-                    .to_owned(),
-                cure: Cure::Person,
-            }),
-        ),
+        Some(made) => {
+            let driver = order.spec.volume.driver.clone();
+            over(&Ending::VolumeTooSmall {
+                driver,
+                made,
+                required,
+            })
+        }
+        None => over(&Ending::AnswerInvalid),
     }
 }
 
-fn bytes(number: i64) -> String {
-    units::bytes(u64::try_from(number).unwrap_or(0))
+fn over(ending: &Ending) -> Decision {
+    Decision::new(Step::Discard, Stance::Failed(ending.failure()))
 }
 
 /// The agent is to be at it.
@@ -109,21 +94,12 @@ fn failed(
     match failure.cure {
         Cure::Person => Decision::new(Step::Discard, Stance::Failed(failure)),
         Cure::OtherNode => leave_node(observed, claim, order, Stance::Moving(failure)),
-        Cure::Time if fetched > budget(order.spec.archive.size) => Decision::new(
-            Step::Discard,
-            Stance::Failed(Failure {
-                reason: "BudgetSpent".to_owned(),
-                message: format!(
-                    "after {} attempts {} were fetched for an archive of {}, and the last failure \
-                     was: {}; see that the connection between nodes and store is stable",
-                    order.spec.attempt,
-                    bytes(fetched),
-                    bytes(order.spec.archive.size),
-                    failure.message,
-                ),
-                cure: Cure::Person,
-            }),
-        ),
+        Cure::Time if fetched > budget(order.spec.archive.size) => over(&Ending::BudgetSpent {
+            attempts: order.spec.attempt,
+            fetched,
+            size: order.spec.archive.size,
+            last: failure.message,
+        }),
         Cure::Time => {
             let step = match observed.retry_at {
                 Some(due) if observed.now < due => Step::Wait(Wait::Until(due)),

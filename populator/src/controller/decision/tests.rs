@@ -7,7 +7,7 @@ use super::*;
 use crate::controller::agents::tests::{NOW, agents};
 use crate::controller::claim::tests::example;
 use crate::store::SignedUrl;
-use crds::restore_order::{MadeVolume, RestoreOrderStatus, State};
+use crds::restore_order::{Cure, MadeVolume, RestoreOrderStatus, State};
 use serde_json::json;
 
 pub(crate) fn order(change: impl FnOnce(&mut RestoreOrder)) -> RestoreOrder {

@@ -1,0 +1,129 @@
+//! What the controller itself finds out of a restore that goes wrong, in words that say what to do. What
+//! keeps one from beginning is a [`Refusal`](super::refusal::Refusal), and what an agent meets comes
+//! with its order.
+
+use crds::restore_order::{Cure, Failure};
+
+use crate::units;
+
+/// Why a restore is over, without its data.
+#[derive(thiserror::Error, strum::EnumDiscriminants, Debug, Clone, PartialEq, Eq)]
+#[strum_discriminants(derive(strum::EnumIter, Hash), allow(missing_docs))]
+pub enum Ending {
+    /// Binding ignores data sources.
+    #[error(
+        "Kubernetes bound this PVC to the PersistentVolume {volume}, which does not hold the data of \
+         VolumeBackup {backup}; delete the PVC and make it again when no PersistentVolume without a \
+         claim fits it"
+    )]
+    BoundElsewhere {
+        /// The PersistentVolume.
+        volume: String,
+        /// The VolumeBackup.
+        backup: String,
+    },
+    /// Somebody made another PersistentVolume of the only name that will do.
+    #[error(
+        "a PersistentVolume of the name that this restore must use exists and holds something else; \
+         have the administrator delete it"
+    )]
+    VolumeNameTaken,
+    /// The driver's volume is too small.
+    #[error(
+        "the CSI driver {driver} made a volume of {} where {} were asked for; ask for a size that it \
+         can make",
+        bytes(*made),
+        bytes(*required)
+    )]
+    VolumeTooSmall {
+        /// The driver.
+        driver: String,
+        /// Bytes of what it made.
+        made: i64,
+        /// Bytes asked for.
+        required: i64,
+    },
+    /// An agent of another version.
+    #[error(
+        "the agent reported a filled volume without saying which; update the agents and the \
+         controller of the populator to the same version"
+    )]
+    AnswerInvalid,
+    /// The store or the way to it is not worth more attempts.
+    #[error(
+        "after {attempts} attempts {} were fetched for an archive of {}, and the last failure was: \
+         {last}; see that the connection between nodes and store is stable",
+        bytes(*fetched),
+        bytes(*size)
+    )]
+    BudgetSpent {
+        /// How many.
+        attempts: i64,
+        /// Bytes, in all of them.
+        fetched: i64,
+        /// Bytes of the archive.
+        size: i64,
+        /// What the last one failed for.
+        last: String,
+    },
+}
+
+fn bytes(number: i64) -> String {
+    units::bytes(u64::try_from(number).unwrap_or(0))
+}
+
+impl Ending {
+    /// One word in CamelCase.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::BoundElsewhere { .. } => "BoundElsewhere",
+            Self::VolumeNameTaken => "VolumeNameTaken",
+            Self::VolumeTooSmall { .. } => "VolumeTooSmall",
+            Self::AnswerInvalid => "AgentAnswerInvalid",
+            Self::BudgetSpent { .. } => "BudgetSpent",
+        }
+    }
+
+    /// As an agent would say it.
+    pub fn failure(&self) -> Failure {
+        Failure {
+            reason: self.reason().to_owned(),
+            message: self.to_string(),
+            cure: Cure::Person,
+        }
+    }
+}
+
+/// What a restore that has begun waits for.
+#[derive(thiserror::Error, strum::EnumDiscriminants, Debug, Clone, PartialEq, Eq)]
+#[strum_discriminants(derive(strum::EnumIter, Hash), allow(missing_docs))]
+pub enum Hindrance {
+    /// The API server does not do what must be done.
+    #[error(
+        "the API server refuses what the populator must do ({why}); have the administrator look at \
+         its permissions, quotas and admission policies, it is tried again"
+    )]
+    Refused {
+        /// What it said.
+        why: String,
+    },
+    /// Nobody renews the agent's Lease.
+    #[error(
+        "the populator's agent on node {node} does not answer; see that its pod runs there, the \
+         restore then goes on by itself"
+    )]
+    AgentSilent {
+        /// The node.
+        node: String,
+    },
+}
+
+impl Hindrance {
+    /// One word in CamelCase.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } => "APIServerRefused",
+            Self::AgentSilent { .. } => "AgentSilent",
+        }
+    }
+}
