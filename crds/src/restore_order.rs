@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::restore_options::RestoreOptions;
 use crate::volume_backup::ResolvedArchive;
-use crate::volume_restore::{Progress, RestoreResult};
+use crate::volume_restore::{Basis, Progress, RestoreResult};
 
 /// What the agent shall do.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
@@ -64,6 +64,9 @@ pub struct RestoreOrderSpec {
     /// How it is restored, as the VolumeBackup had it when the archive was pinned.
     #[serde(default)]
     pub options: RestoreOptions,
+    /// What the restore rests on, for the VolumeRestore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<Basis>,
     /// How the agent may read it, for now.
     pub access: SignedAccess,
 }

@@ -97,6 +97,10 @@ pub struct VolumeRestoreStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<ResolvedArchive>,
 
+    /// What the restore rests on. After a failure for good it is tried again when that changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<Basis>,
+
     /// How many times writing was begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<i64>,
@@ -108,6 +112,28 @@ pub struct VolumeRestoreStatus {
     /// What was restored, once it is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<RestoreResult>,
+}
+
+/// What a restore rests on, as it was when the archive was pinned.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Basis {
+    /// The UID of the VolumeBackup.
+    pub backup_uid: String,
+    /// Its `metadata.generation`.
+    pub backup_generation: i64,
+    /// The PVC's annotation `backup.example.com/retry`, whatever its value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<String>,
+}
+
+impl Basis {
+    /// Whether a person has changed something since `before`. What a watch shows late is no change.
+    pub fn is_newer_than(&self, before: &Self) -> bool {
+        self.backup_uid != before.backup_uid
+            || self.backup_generation > before.backup_generation
+            || (self.retry.is_some() && self.retry != before.retry)
+    }
 }
 
 /// Where a restore stands.

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use archive::source::{SourceError, SourceErrorKind};
-use archive::{Losses, RestoreError, Verified};
+use archive::{RestoreError, Verified};
 use crds::restore_order::Cure;
 use jiff::Timestamp;
 use populator::agent::failure::{AttemptError, AttemptErrorDiscriminants};
@@ -24,9 +24,9 @@ use populator::controller::ending::{
     Ending, EndingDiscriminants, Hindrance, HindranceDiscriminants,
 };
 use populator::controller::refusal::{Again, Refusal, RefusalDiscriminants};
+use populator::controller::report;
 use populator::store::{StoreError, StoreErrorDiscriminants};
 use rustix::io::Errno;
-use strum::IntoEnumIterator as _;
 use tonic::Code;
 
 /// One reason.
@@ -36,7 +36,10 @@ struct Row {
     then: &'static str,
 }
 
-const MENDED: &str = "over; mend it, then delete the VolumeRestore to have it tried again";
+const MENDED: &str = "over; tried again when the VolumeBackup is changed or the PVC annotated";
+
+/// What a PVC asks for cannot be changed.
+const OF_THE_CLAIM: &str = "over; delete the PVC and make it again";
 const BY_ITSELF: &str = "tried again by itself, after longer and longer pauses";
 const ON_CHANGE: &str = "goes on when what it names is changed";
 const LATER: &str = "goes on when what it names is changed; looked at again by itself too";
@@ -62,7 +65,9 @@ async fn page() -> String {
          `kubectl describe pvc NAME` shows it as a Warning, `kubectl describe volumerestore NAME` as the\n\
          condition `Ready`, both in the same words, of which one in CamelCase is the reason. No volume is\n\
          bound before it is complete, and what was written of one that is over is deleted. In capitals stands\n\
-         what differs from case to case.\n",
+         what differs from case to case.\n\n\
+         To have one that is over tried again, change the VolumeBackup, or annotate the PVC:\n\
+         `kubectl annotate --overwrite pvc NAME backup.example.com/retry=$(date +%s)`\n",
     );
     let sections = [
         (
@@ -282,10 +287,12 @@ fn of_attempt(error: &AttemptError) -> Row {
         AttemptError::Died(why) => failure.message.replace(&why.to_string(), "WHY"),
         _ => failure.message,
     };
+    let reason = failure.reason;
     Row {
-        reason: failure.reason,
+        reason: reason.clone(),
         words,
         then: match failure.cure {
+            Cure::Person if report::is_of_the_claim(&reason) => OF_THE_CLAIM,
             Cure::Person => MENDED,
             Cure::Time => BY_ITSELF,
             Cure::OtherNode => {
@@ -297,6 +304,7 @@ fn of_attempt(error: &AttemptError) -> Row {
 
 fn restores() -> Vec<Row> {
     let source = |kind| SourceError::new(kind, "WHAT THE STORE SAID");
+    let lost = serde_json::json!({"KIND": {"count": 3, "examples": ["NAME"]}});
     let all = vec![
         RestoreError::NotAnArchive {
             found: text("WHAT IT LOOKS LIKE"),
@@ -350,7 +358,7 @@ fn restores() -> Vec<Row> {
         },
         RestoreError::NothingSelected { entries: 1000 },
         RestoreError::MetadataLost {
-            lost: Losses::default(),
+            lost: serde_json::from_value(lost).unwrap(),
         },
         RestoreError::VolumeNotEmpty { name: text("NAME") },
         RestoreError::VolumeError {
@@ -382,7 +390,7 @@ async fn attempts() -> Vec<Row> {
     // Whatever a driver may answer, one of each reason.
     let mut reasons = HashSet::new();
     for rpc in [Rpc::CreateVolume, Rpc::NodeStageVolume] {
-        for code in (0..=16).map(Code::from_i32) {
+        for code in (1..=16).map(Code::from_i32) {
             let error = AttemptError::from(CallError::Answer {
                 driver: driver(),
                 rpc,
@@ -472,6 +480,7 @@ fn endings() -> Vec<Row> {
         words: it.to_string(),
         then: match it {
             Ending::BoundElsewhere { .. } => "over",
+            _ if report::is_of_the_claim(it.reason()) => OF_THE_CLAIM,
             _ => MENDED,
         },
     };

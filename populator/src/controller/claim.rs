@@ -10,6 +10,9 @@ use crate::units;
 /// Set by the scheduler on a PVC of a WaitForFirstConsumer class, once it has chosen a node.
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
+/// Set by people on a PVC whose restore has failed for good, to another value each time.
+pub const RETRY: &str = "backup.example.com/retry";
+
 /// A PVC whose data source is a VolumeBackup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -41,6 +44,8 @@ pub struct Claim {
     pub limit_bytes: Option<u64>,
     /// As Kubernetes names them.
     pub access_modes: Vec<String>,
+    /// The annotation by which a person asks for another try.
+    pub retry: Option<String>,
     /// A wish that this program cannot meet.
     pub refusal: Option<Refusal>,
 }
@@ -113,6 +118,7 @@ impl Claim {
             required_bytes: required.flatten().unwrap_or(0),
             limit_bytes: limit.flatten(),
             access_modes: spec.access_modes.clone().unwrap_or_default(),
+            retry: claim.annotations().get(RETRY).cloned(),
             refusal,
         })
     }

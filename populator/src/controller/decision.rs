@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::restore_order::{Failure, Goal, RestoreOrder};
-use crds::volume_restore::{Phase, VolumeRestoreStatus};
+use crds::volume_restore::{Basis, Phase, VolumeRestoreStatus};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
@@ -43,6 +43,8 @@ pub struct Observed {
     pub order: Option<Arc<RestoreOrder>>,
     /// Its StorageClass.
     pub class: ClassSight,
+    /// What a restore would rest on now, where the VolumeBackup is there.
+    pub basis: Option<Basis>,
     /// The archive, once it was looked at.
     pub archive: Option<Result<Pinned, Refusal>>,
     /// The PersistentVolume of the order's name.
@@ -160,7 +162,8 @@ pub enum Step {
     Resolve,
     /// Create the VolumeRestore.
     CreateRestore,
-    /// Delete the VolumeRestore, which speaks of an earlier PVC of the same name.
+    /// Delete the VolumeRestore, which speaks of an earlier PVC of the same name, or of a failure that a
+    /// person has mended.
     ReplaceRestore,
     /// Create the order, for this node.
     CreateOrder {
@@ -321,6 +324,9 @@ fn unbound(observed: &Observed, claim: &Claim) -> Decision {
         .as_ref()
         .is_some_and(|restore| restore.status.phase == Phase::Failed);
     match &observed.order {
+        None if failed && is_asked_again(observed, claim) => {
+            Decision::new(Step::ReplaceRestore, None)
+        }
         _ if failed => disposal::dispose(observed, None),
         None => placement::begin(observed, claim),
         Some(order) => match order.spec.goal {
@@ -329,6 +335,22 @@ fn unbound(observed: &Observed, claim: &Claim) -> Decision {
             Goal::Deleted => disposal::dispose(observed, Some(Stance::CleaningUp)),
         },
     }
+}
+
+/// Whether a person has changed, since the restore failed, what it rested on.
+fn is_asked_again(observed: &Observed, claim: &Claim) -> bool {
+    let before = observed
+        .restore
+        .as_ref()
+        .and_then(|it| it.status.basis.as_ref());
+    let (Some(before), Some(now)) = (before, &observed.basis) else {
+        return false;
+    };
+    let now = Basis {
+        retry: claim.retry.clone(),
+        ..now.clone()
+    };
+    now.is_newer_than(before)
 }
 
 /// The volume is complete, and nothing may delete it any more.

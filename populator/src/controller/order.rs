@@ -3,6 +3,7 @@
 use crds::restore_order::{
     Goal, OrderClaim, OrderVolume, RestoreOrder, RestoreOrderSpec, SignedAccess, VolumeMode,
 };
+use crds::volume_restore::Basis;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
@@ -50,6 +51,10 @@ pub fn build(claim: &Claim, class: &Class, pinned: &Pinned, node: &str) -> Resto
             },
             archive: pinned.archive.clone(),
             options: pinned.options.clone(),
+            basis: Some(Basis {
+                retry: claim.retry.clone(),
+                ..pinned.basis.clone()
+            }),
             access: access(&pinned.signed),
         },
     );

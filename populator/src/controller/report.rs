@@ -6,7 +6,7 @@ use crds::READY;
 use crds::restore_order::{Failure, RestoreOrder, VolumeMode};
 use crds::volume_restore::{Phase, Progress, RestoreResult, VolumeRestoreStatus};
 
-use super::claim::Claim;
+use super::claim::{Claim, RETRY};
 use super::conditions::{self, Verdict};
 use super::decision::{ClaimSight, Observed, Restore, Stance};
 use super::ending::Hindrance;
@@ -73,6 +73,7 @@ fn follow(status: &mut VolumeRestoreStatus, order: &RestoreOrder) {
     status.node_name = Some(order.spec.node_name.clone());
     status.archive = Some(order.spec.archive.clone());
     status.attempts = Some(order.spec.attempt);
+    status.basis.clone_from(&order.spec.basis);
     if let Some(progress) = order
         .status
         .as_ref()
@@ -215,6 +216,11 @@ fn with_retry(message: &str) -> String {
     }
 }
 
+/// Whether only another PVC cures it.
+pub fn is_of_the_claim(reason: &str) -> bool {
+    OF_THE_CLAIM.contains(&reason)
+}
+
 /// What to do last. A PVC that is bound elsewhere is at its end, and what a PVC asks for cannot be
 /// changed while it is Pending.
 fn for_good(failure: &Failure, observed: &Observed) -> String {
@@ -223,12 +229,12 @@ fn for_good(failure: &Failure, observed: &Observed) -> String {
         ClaimSight::Cached(claim) | ClaimSight::Live(claim) if claim.volume.is_none() => claim,
         _ => return message.clone(),
     };
-    if OF_THE_CLAIM.contains(&failure.reason.as_str()) {
+    if is_of_the_claim(&failure.reason) {
         return format!("{message}; for that, delete the PVC and make it again");
     }
     format!(
-        "{message}; then delete this VolumeRestore (kubectl delete volumerestore -n {} {}) to have \
-         it tried again",
+        "{message}; it is tried again when the VolumeBackup is changed, or by kubectl annotate \
+         --overwrite pvc -n {} {} {RETRY}=$(date +%s)",
         claim.namespace, claim.name
     )
 }
@@ -356,7 +362,9 @@ mod tests {
             assert_eq!(report.status.phase, Phase::Failed);
             report.notice.unwrap().message
         };
-        assert!(told("Why").contains("kubectl delete volumerestore -n default restored-database"));
+        let command = "kubectl annotate --overwrite pvc -n default restored-database \
+                       backup.example.com/retry=";
+        assert!(told("Why").contains(command));
         assert!(told("DoesNotFit").ends_with("delete the PVC and make it again"));
     }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crds::volume_backup::ResolvedArchive;
+use crds::volume_restore::Basis;
 use crds::{BackupStore, RestoreOptions, VolumeBackup};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -26,6 +27,8 @@ pub struct Pinned {
     pub archive: ResolvedArchive,
     /// How it is to be restored.
     pub options: RestoreOptions,
+    /// The VolumeBackup, as it was read.
+    pub basis: Basis,
     /// Whether it is proven to be no newer than was asked for.
     pub point_in_time: PointInTime,
     /// The BackupStore that it lies in.
@@ -73,6 +76,15 @@ pub async fn resolve(context: &Context, namespace: &str, backup: &str) -> Result
     Ok(pinned?)
 }
 
+/// What a restore from this VolumeBackup rests on.
+pub fn basis(backup: &VolumeBackup) -> Basis {
+    Basis {
+        backup_uid: backup.uid().unwrap_or_default(),
+        backup_generation: backup.metadata.generation.unwrap_or_default(),
+        retry: None,
+    }
+}
+
 async fn pin(
     context: &Context,
     backup: &VolumeBackup,
@@ -94,6 +106,7 @@ async fn pin(
     Ok(Pinned {
         archive,
         options: options.clone(),
+        basis: basis(backup),
         point_in_time,
         store: store.name_any(),
         signed,

@@ -62,6 +62,7 @@ pub fn order(archive: ResolvedArchive, access: SignedAccess) -> RestoreOrder {
             },
             archive,
             options: RestoreOptions::default(),
+            basis: None,
             access,
         },
     );

@@ -4,6 +4,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Result, ensure};
+use crds::{VolumeRestore, volume_restore::Phase};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{Api, api::PostParams};
 use serde_json::json;
@@ -12,11 +13,13 @@ use tests::{
     s3::fault::Fault,
     shared::{SharedSuite, World},
     tenant::{Claim, Tenant, Wish},
+    wait::eventually,
 };
 
 const WAIT: Duration = Duration::from_secs(90);
 
 pub fn add(suite: &mut SharedSuite) {
+    suite.test("a_failure_is_tried_again_when_it_is_mended", mended);
     suite.test("a_volume_backup_that_does_not_exist_yet", no_backup_yet);
     suite.test("a_missing_object_and_a_missing_bucket", missing);
     suite.test("wrong_credentials", wrong_credentials);
@@ -97,6 +100,50 @@ async fn spoiled(
     tenant.backup("backup", "archive").await?;
     let claim = tenant.claim("data", &Wish::BACKUP).await?;
     refused(&tenant, &claim, reason).await
+}
+
+/// It is over, until a person has changed the VolumeBackup; and once more, until the PVC is annotated.
+async fn mended(world: &World) -> Result<()> {
+    let tenant = world.tenant("mended").await?;
+    let good = archive("tar.gz")?;
+    for key in ["cut", "second"] {
+        upload(world, &tenant, key, &good[..good.len() / 2]).await?;
+    }
+    tenant.backup("backup", "cut").await?;
+    let claim = tenant.claim("data", &Wish::BACKUP).await?;
+    tenant.warned(&claim, "ArchiveTruncated", WAIT).await?;
+    tenant.nothing_left(&claim, WAIT).await?;
+    let url = json!({"spec": {"backupURL": format!("s3://{}/second", tenant.name)}}).to_string();
+    let (namespace, key) = (tenant.name.as_str(), "backup.example.com/retry=now");
+    let kubectl = async |words: &[&str]| world.cluster.kubectl(words).await;
+    kubectl(&[
+        "patch",
+        "-n",
+        namespace,
+        "volumebackup",
+        "backup",
+        "--type=merge",
+        "-p",
+        &url,
+    ])
+    .await?;
+    // A failure of the second archive, not a memory of the first.
+    let restores = tenant.api::<VolumeRestore>();
+    eventually("the second archive is tried", WAIT, || async {
+        let status = restores.get("data").await?.status.unwrap_or_default();
+        let archive = status.archive.map(|archive| archive.url);
+        ensure!(
+            status.phase == Phase::Failed && archive.is_some_and(|url| url.ends_with("second")),
+            "it is {:?}",
+            status.phase
+        );
+        Ok(())
+    })
+    .await?;
+    tenant.nothing_left(&claim, WAIT).await?;
+    upload(world, &tenant, "second", &good).await?;
+    kubectl(&["annotate", "-n", namespace, "pvc", "data", key]).await?;
+    tenant.completed("data", WAIT).await.map(drop)
 }
 
 async fn no_backup_yet(world: &World) -> Result<()> {

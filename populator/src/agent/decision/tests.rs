@@ -34,6 +34,7 @@ fn order(goal: Goal, attempt: i64) -> RestoreOrder {
             },
             archive: ResolvedArchive::default(),
             options: crds::RestoreOptions::default(),
+            basis: None,
             access: SignedAccess {
                 url: "https://example.com".into(),
                 expires: Time(jiff::Timestamp::UNIX_EPOCH),

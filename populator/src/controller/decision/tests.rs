@@ -34,6 +34,7 @@ pub(crate) fn pinned() -> Pinned {
     Pinned {
         archive: order(|_| ()).spec.archive,
         options: crds::RestoreOptions::default(),
+        basis: Basis::default(),
         point_in_time: crate::controller::resolution::PointInTime::Unknown,
         store: "store".to_owned(),
         signed: SignedUrl {
@@ -79,6 +80,7 @@ pub(crate) fn observed(change: impl FnOnce(&mut Observed)) -> Observed {
         }),
         order: None,
         class: ClassSight::Known(class()),
+        basis: Some(Basis::default()),
         archive: Some(Ok(pinned())),
         volume: VolumeSight::Unknown,
         node: NodeSight::Unknown,

@@ -13,6 +13,7 @@ use crate::controller::decision::{
     ClaimSight, ClassSight, NodeSight, Observed, Restore, VolumeSight,
 };
 use crate::controller::memory::Remembered;
+use crate::controller::resolution;
 
 /// What is known of one PVC without asking anybody.
 pub(super) fn observe(context: &Context, key: &ClaimKey) -> Observed {
@@ -46,6 +47,10 @@ pub(super) fn observe(context: &Context, key: &ClaimKey) -> Observed {
         now,
         restore,
         class,
+        basis: claim
+            .as_ref()
+            .and_then(|claim| context.stores.backup(&claim.namespace, &claim.backup))
+            .map(|backup| resolution::basis(&backup)),
         archive: None,
         volume: if remembered.made {
             VolumeSight::Made

@@ -2,6 +2,49 @@
 
 use super::*;
 
+#[test]
+fn what_failed_begins_anew_when_a_person_has_mended_it() {
+    let basis = |generation, retry: Option<&str>| Basis {
+        backup_uid: "b".to_owned(),
+        backup_generation: generation,
+        retry: retry.map(str::to_owned),
+    };
+    let over = |now: Option<Basis>, retry: Option<&str>, order: bool| {
+        observed(|o| {
+            o.basis = now;
+            set_claim(|claim| claim.retry = retry.map(str::to_owned))(o);
+            if let Some(restore) = &mut o.restore {
+                restore.status.phase = Phase::Failed;
+                restore.status.basis = Some(basis(2, Some("once")));
+            }
+            if order {
+                with_order(Goal::Filled, failure(Cure::Person))(o);
+            }
+        })
+    };
+    let waits = |observed: &Observed| matches!(step(observed), Step::Wait(_));
+    assert!(waits(&over(Some(basis(2, None)), Some("once"), false)));
+    assert!(waits(&over(Some(basis(2, None)), None, false)));
+    assert!(
+        waits(&over(Some(basis(1, None)), None, false)),
+        "a watch is late"
+    );
+    assert!(
+        waits(&over(None, Some("twice"), false)),
+        "there is no VolumeBackup"
+    );
+    let again = over(Some(basis(2, None)), Some("twice"), false);
+    assert_eq!(step(&again), Step::ReplaceRestore);
+    let changed = over(Some(basis(3, None)), Some("once"), false);
+    assert_eq!(step(&changed), Step::ReplaceRestore);
+    let not_yet = over(Some(basis(3, None)), None, true);
+    assert_eq!(
+        step(&not_yet),
+        Step::Discard,
+        "what is left of it goes first"
+    );
+}
+
 fn failed(cure: Cure) -> Observed {
     observed(with_order(Goal::Filled, failure(cure)))
 }
