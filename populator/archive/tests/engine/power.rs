@@ -4,15 +4,17 @@
 //! `POWER_ROUNDS` sets how often, `POWER_SEED` has the same moments again.
 
 use std::fs::{self, File};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use archive::RestoreError;
 
 use crate::compare::assert_same;
+use crate::pack;
 use crate::resume::{Counted, attempt, everything, objects, with_checkpoints};
 use crate::support::Random;
-use crate::volume::Volume;
+use crate::volume::{Volume, tree_of};
 
 /// How often the power goes, unless `POWER_ROUNDS` says otherwise.
 const ROUNDS: u64 = 6;
@@ -22,6 +24,42 @@ const LATEST: u64 = 400_000;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+/// Without a sync of the whole file system, ext4 would have the names after a second, with the checkpoint's
+/// stamp among them, and the data of small files half a minute later.
+#[test]
+fn what_a_checkpoint_covers_is_durable() {
+    let volume = Volume::loop_device(&["mkfs.ext4", "-q", "-b", "4096"], 64);
+    let often = ["-o", "remount,commit=1"];
+    pack::output(Command::new("mount").args(often).arg(volume.path()));
+    let to = volume.path().join("to");
+    fs::create_dir(&to).unwrap();
+    rustix::fs::syncfs(File::open(&to).unwrap()).unwrap();
+    let mut files: Vec<_> = (0..200).map(|it| (format!("{it:03}"), 3000)).collect();
+    files.push(("large".to_owned(), 4 << 20));
+    let names: Vec<_> = files
+        .iter()
+        .map(|(name, size)| (name.as_str(), *size))
+        .collect();
+    let original = tree_of(&names);
+    let archive = pack::tar(original.path(), &["--format=pax", "--sort=name"]).into();
+    let scratch = tempfile::tempdir().unwrap();
+    let options = with_checkpoints(&scratch.path().join("state"), 300_000);
+    let source = Arc::new(Counted::up_to(&archive, 1 << 20));
+    let ended = attempt(&source, &to, &options, u64::MAX);
+    assert!(matches!(ended, Err(RestoreError::ArchiveDenied(_))));
+    std::thread::sleep(Duration::from_secs(3));
+    volume.shutdown().go();
+    volume.unmount();
+    volume.mount();
+    let source = Arc::new(Counted::new(&archive));
+    let outcome = attempt(&source, &to, &options, u64::MAX).unwrap();
+    assert!(
+        outcome.resumed_at.is_some_and(|at| at > 300_000),
+        "{outcome:?}"
+    );
+    assert_same(original.path(), &to);
 }
 
 #[test]

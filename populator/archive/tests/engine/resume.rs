@@ -49,6 +49,14 @@ impl Counted {
             end: u64::MAX,
         }
     }
+
+    /// The same, of which nothing can be read from here on.
+    pub fn up_to(bytes: &Bytes, end: u64) -> Self {
+        Self {
+            end,
+            ..Self::new(bytes)
+        }
+    }
 }
 
 impl Source for Counted {

@@ -94,7 +94,8 @@ impl Drop for Volume {
     }
 }
 
-fn tree_of(files: &[(&str, usize)]) -> tempfile::TempDir {
+/// A directory with files of these sizes.
+pub fn tree_of(files: &[(&str, usize)]) -> tempfile::TempDir {
     let original = tempfile::tempdir().unwrap();
     let mut random = Random(40);
     for (name, size) in files {
