@@ -14,7 +14,7 @@
 //! | [`resolution`] | from a VolumeBackup to one exact object |
 //! | [`steering`] | the node of PVCs that are made from a snapshot or from another PVC |
 //! | [`order`], [`publish`] | building orders and PersistentVolumes |
-//! | [`report`], [`status`], [`conditions`], [`events`] | what people see |
+//! | [`report`], [`milestone`], [`status`], [`conditions`], [`events`] | what people see |
 //! | [`memory`], [`metrics`], [`context`], [`api`] | what all of them share |
 //! | [`registration`] | the VolumePopulator object |
 
@@ -31,6 +31,7 @@ pub mod events;
 pub mod leadership;
 pub mod memory;
 pub mod metrics;
+pub mod milestone;
 pub mod order;
 pub mod publish;
 pub mod queue;

@@ -47,6 +47,8 @@ pub const ALL: &[&str] = &[
     "controller.discard.after",
     "controller.event.before",
     "controller.event.after",
+    "controller.milestone.before",
+    "controller.milestone.after",
     "controller.record-publishing.before",
     "controller.record-publishing.after",
     "controller.register.before",

@@ -4,6 +4,7 @@ use crds::restore_order::VolumeMode;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt as _;
 
+use super::milestone::PROGRESS;
 use super::refusal::Refusal;
 use crate::units;
 
@@ -46,6 +47,8 @@ pub struct Claim {
     pub access_modes: Vec<String>,
     /// The annotation by which a person asks for another try.
     pub retry: Option<String>,
+    /// How far the PVC itself says that the restore is.
+    pub progress: Option<String>,
     /// A wish that this program cannot meet.
     pub refusal: Option<Refusal>,
 }
@@ -119,6 +122,7 @@ impl Claim {
             limit_bytes: limit.flatten(),
             access_modes: spec.access_modes.clone().unwrap_or_default(),
             retry: claim.annotations().get(RETRY).cloned(),
+            progress: claim.annotations().get(PROGRESS).cloned(),
             refusal,
         })
     }

@@ -10,6 +10,7 @@ use tests::{
     s3::fault::{Fault, FaultProxy},
     shared::{SharedSuite, World},
     tenant::{Claim, Tenant, Wish},
+    wait::eventually,
 };
 
 use crate::original::{Original, SLOW};
@@ -86,7 +87,18 @@ async fn whole(tenant: &Tenant<'_>, original: &Original) -> Result<()> {
 async fn again_after_an_outage(tenant: &Tenant<'_>, faults: &FaultProxy) -> Result<()> {
     faults.set(SLOW).await?;
     let claim = tenant.claim("outage", &Wish::BACKUP).await?;
-    tenant.restoring("outage", WAIT).await?;
+    // Beyond a quarter, which the PVC tells while there is more to come.
+    tenant.written("outage", 12 << 20, WAIT).await?;
+    faults.set(Fault::Throttle(8 << 10)).await?;
+    eventually("the PVC tells its progress", WAIT, || async {
+        let pvc = tenant.api::<PersistentVolumeClaim>().get("outage").await?;
+        let told = pvc
+            .annotations()
+            .contains_key("backup.example.com/progress");
+        ensure!(told, "it has no such annotation");
+        Ok(())
+    })
+    .await?;
     faults.set(Fault::Refuse).await?;
     tenant.warned(&claim, "StoreUnavailable", WAIT).await?;
     faults.set(Fault::None).await?;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use crds::{RestoreOrder, VolumeBackup};
-use kube::api::DeleteParams;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::{ResourceExt as _, api::DeleteParams};
 use tests::{
     product,
     s3::fault::{Fault, FaultProxy},
@@ -29,7 +30,7 @@ pub fn add(suite: &mut SharedSuite) {
 /// What is fetched after the kill is less than the whole archive.
 async fn goes_on(world: &World) -> Result<()> {
     let faults = world.server.fault_proxy().await?;
-    let (tenant, original, _claim) = midway(world, &faults, "goes-on").await?;
+    let (tenant, original, claim) = midway(world, &faults, "goes-on").await?;
     let order = tenant.written("data", 12 << 20, WAIT).await?;
     let fetched = |order: &RestoreOrder| order.status.as_ref().map_or(0, |it| it.bytes_fetched);
     let before = fetched(&order);
@@ -46,6 +47,15 @@ async fn goes_on(world: &World) -> Result<()> {
         "{after} bytes were fetched after {before} of {size}"
     );
     println!("{after} bytes of {size} were fetched after {before}");
+    let pvc = tenant.api::<PersistentVolumeClaim>().get("data").await?;
+    let progress = pvc.annotations().get("backup.example.com/progress");
+    ensure!(
+        progress.is_some_and(|it| it.starts_with("100%, ")),
+        "the PVC says {progress:?}"
+    );
+    let mut told = tenant.told(&claim).await?;
+    told.retain(|event| event.reason.as_deref() == Some("Progress"));
+    ensure!((1..=3).contains(&told.len()), "{told:?}");
     whole(&tenant, &original).await
 }
 

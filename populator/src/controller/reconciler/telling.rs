@@ -4,12 +4,17 @@ use std::time::{Duration, Instant};
 
 use crds::volume_restore::{Phase, VolumeRestoreStatus};
 use crds::{READY, VolumeRestore};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
 
+use crate::controller::claim::Claim;
 use crate::controller::conditions;
 use crate::controller::context::{ClaimKey, Context};
 use crate::controller::decision::{ClaimSight, Observed, Stance};
 use crate::controller::events::{self, Kind};
 use crate::controller::memory::Reported;
+use crate::controller::milestone::{self, Milestone, PROGRESS};
 use crate::controller::report;
 use crate::failpoint;
 
@@ -68,10 +73,39 @@ pub(super) async fn tell(
             at: Instant::now(),
         });
     });
+    if let ClaimSight::Cached(claim) | ClaimSight::Live(claim) = &observed.claim
+        && let Some(milestone) = milestone::next(&report.status, claim)
+    {
+        mark(context, key, claim, &milestone).await;
+    }
     if let Some(restore) = &mut observed.restore {
         restore.status = report.status;
     }
     Ok(None)
+}
+
+/// Puts the progress onto the PVC. That it cannot be told there holds nothing up.
+async fn mark(context: &Context, key: &ClaimKey, claim: &Claim, milestone: &Milestone) {
+    let change = json!({ "metadata": {
+        "uid": key.uid,
+        "annotations": { PROGRESS: milestone.annotation },
+    }});
+    failpoint::reached("controller.milestone.before");
+    let patched = context
+        .of::<PersistentVolumeClaim>(&key.namespace)
+        .patch_metadata(&key.name, &PatchParams::default(), &Patch::Merge(&change))
+        .await;
+    failpoint::reached("controller.milestone.after");
+    match (patched, &milestone.notice) {
+        (Ok(_), Some(notice)) => {
+            let about = events::about_claim(key, claim.resource_version.clone());
+            events::publish(&context.client, about, notice).await;
+        }
+        (Ok(_), None) => {}
+        (Err(error), _) => {
+            tracing::debug!(claim = %key.uid, %error, "the PVC's progress could not be written");
+        }
+    }
 }
 
 /// What the `Ready` condition says.
