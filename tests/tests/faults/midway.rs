@@ -46,7 +46,6 @@ async fn goes_on(world: &World) -> Result<()> {
         after < size - (4 << 20),
         "{after} bytes were fetched after {before} of {size}"
     );
-    println!("{after} bytes of {size} were fetched after {before}");
     let pvc = tenant.api::<PersistentVolumeClaim>().get("data").await?;
     let progress = pvc.annotations().get("backup.example.com/progress");
     ensure!(
