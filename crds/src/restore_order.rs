@@ -199,6 +199,9 @@ pub struct MadeVolume {
     pub handle: String,
     /// Its size in bytes.
     pub capacity_bytes: i64,
+    /// What it was made as. An agent that does not know of block volumes says nothing here.
+    #[serde(default)]
+    pub volume_mode: VolumeMode,
     /// CSI `volume_context`, a PV's `volumeAttributes`.
     #[serde(default)]
     pub context: BTreeMap<String, String>,

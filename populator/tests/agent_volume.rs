@@ -149,11 +149,10 @@ async fn a_volume_is_made_filled_and_left() {
     assert!(request.accessibility_requirements.is_some());
 
     let record = bench.record.unwrap();
-    assert_eq!(
-        (&record.made, record.mounted),
-        (&Made::Yes("handle-1".into()), false)
-    );
+    assert!(!record.mounted);
     let filled = record.filled.unwrap();
+    assert_eq!(record.made, Made::Yes(filled.volume.clone()));
+    assert_eq!(filled.volume.handle, "handle-1");
     assert_eq!(filled.volume.capacity_bytes, 1 << 20);
     assert_eq!(filled.volume.context["key"], "value");
     assert_eq!(filled.volume.topology[0]["node"], "node");
@@ -421,6 +420,30 @@ async fn a_checkpoint_of_nothing_that_is_there_means_another_volume() {
     let record = deleted.record.as_mut().unwrap();
     teardown::delete(&deleted.node, record, None).await.unwrap();
     deleted.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_cannot_be_mounted_any_more_is_not_gone_on_with_for_ever() {
+    let mut lost = interrupted().await;
+    lost.driver
+        .fail("NodeStageVolume", [Status::not_found("gone")]);
+    lost.fill().await.unwrap();
+    lost.assert_clean();
+    assert_eq!(lost.driver.handles(), ["handle-2"], "begun anew at once");
+
+    let mut broken = interrupted().await;
+    for attempt in 1..=3 {
+        let needs = Status::internal("the file system needs repair");
+        broken.driver.fail("NodeStageVolume", [needs]);
+        let (reason, cure) = broken.failure().await;
+        assert_eq!((reason.as_str(), cure), ("DriverFailed", Cure::Time));
+        assert_eq!(broken.driver.handles(), ["handle-1"], "{attempt}");
+        // A new process knows it too.
+        broken.record = broken.node.records.load().unwrap().pop();
+    }
+    broken.fill().await.unwrap();
+    broken.assert_clean();
+    assert_eq!(broken.driver.handles(), ["handle-2"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,12 +4,14 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use archive::{Checkpoints, Options, RestoreError};
-use crds::restore_order::{MadeVolume, RestoreOrder, RestoreOrderStatus, SignedAccess, VolumeMode};
+use archive::{Checkpoints, Options};
+use crds::restore_order::{
+    Cure, MadeVolume, RestoreOrder, RestoreOrderStatus, SignedAccess, VolumeMode,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::failure::{AttemptError, made_nothing};
+use super::failure::{AttemptError, Worth, made_nothing};
 use super::mount;
 use super::node::Node;
 use super::record::{Filled, Made, Record};
@@ -60,16 +62,16 @@ impl Attempt<'_> {
         let Some(record) = record else {
             return written.map(drop);
         };
-        if written.as_ref().is_err_and(AttemptError::spoils_the_volume) {
-            self.node.records.remove_state(&record.uid)?;
-        }
         let released = teardown::release(self.node, record).await;
         match (written, released) {
             (Ok(filled), Ok(())) => {
-                record.filled = Some(filled);
+                let mut complete = record.clone();
+                complete.filled = Some(filled);
                 failpoint::reached("agent.complete.before");
-                self.node.records.save(record)?;
+                self.node.records.save(&complete)?;
                 failpoint::reached("agent.complete.after");
+                // Not before it is durable: what is complete in memory alone would be reported.
+                *record = complete;
                 Ok(())
             }
             (Ok(_), Err(error)) | (Err(error), Ok(())) => Err(error),
@@ -84,16 +86,22 @@ impl Attempt<'_> {
         let options = self.options()?;
         let goes_on = record.as_ref().is_some_and(|it| self.goes_on(it));
         let written = self.once(record, options.clone()).await;
-        let useless = matches!(
-            written,
-            Err(AttemptError::Restore(RestoreError::VolumeNotEmpty { .. }))
-        );
-        let Some(known) = record.as_ref().filter(|_| goes_on && useless) else {
+        let (Err(error), Some(known)) = (&written, record.as_mut()) else {
             return written;
         };
-        // The engine's log says why: the checkpoint is not of what is in the volume.
-        self.node.records.remove_state(&known.uid)?;
-        self.once(record, options).await
+        match error.worth() {
+            Worth::Same => return written,
+            Worth::Doubtful => known.setbacks += u32::from(goes_on),
+            Worth::Nothing => known.spoiled = true,
+        }
+        if let Err(error) = self.node.records.save(known) {
+            tracing::warn!(order = known.order, %error, "only this process knows to begin anew");
+        }
+        if goes_on && known.spoiled && error.failure().cure != Cure::Time {
+            tracing::warn!(order = known.order, %error, "begun anew, with another volume");
+            return self.once(record, options).await;
+        }
+        written
     }
 
     async fn once(
@@ -126,9 +134,7 @@ impl Attempt<'_> {
 
     /// Whether there is a volume, and a checkpoint that may be of what is in it.
     fn goes_on(&self, record: &Record) -> bool {
-        matches!(record.made, Made::Yes(_))
-            && record.filled.is_none()
-            && self.node.records.state(&record.uid).is_dir()
+        record.is_worth_keeping() && self.node.records.state(&record.uid).is_dir()
     }
 
     async fn mount(&self, kept: &mut Option<Record>) -> Result<Mounted, AttemptError> {
@@ -144,18 +150,24 @@ impl Attempt<'_> {
         }
         let begun = kept.take().filter(|record| self.goes_on(record));
         let record = kept.insert(begun.unwrap_or_else(|| Record::new(self.order)));
+        record.mounted = matches!(record.made, Made::Yes(_));
         failpoint::reached("agent.record.before");
         self.node.records.save(record)?;
         failpoint::reached("agent.record.after");
 
-        let made = self.create(&plugin, &abilities, record).await?;
+        let made = match &record.made {
+            Made::Yes(made) => made.clone(),
+            Made::No | Made::Perhaps => self.create(&plugin, &abilities, record).await?,
+        };
         self.status
             .send_modify(|status| status.volume = Some(made.clone()));
         volume::fits(&made, spec, &abilities).map_err(|unfit| AttemptError::Unfit {
             driver: spec.driver.clone(),
             unfit,
         })?;
-        self.publish(&plugin, &abilities, record, made).await
+        let mounted = self.publish(&plugin, &abilities, record, made).await?;
+        record.setbacks = 0;
+        Ok(mounted)
     }
 
     /// Takes away what an earlier attempt left, the volume only if this one does not go on with it.
@@ -201,14 +213,7 @@ impl Attempt<'_> {
             driver: spec.driver.clone(),
             unfit,
         })?;
-        if let Made::Yes(before) = &record.made
-            && *before != made.handle
-        {
-            // The driver does not know the volume by its name any more.
-            self.node.records.remove_state(&record.uid)?;
-            plugin.delete(before).await?;
-        }
-        record.made = Made::Yes(made.handle.clone());
+        record.made = Made::Yes(made.clone());
         record.mounted = true;
         failpoint::reached("agent.adopt.before");
         self.node.records.save(record)?;

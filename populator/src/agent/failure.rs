@@ -56,6 +56,17 @@ pub enum AttemptError {
     Died(#[from] tokio::task::JoinError),
 }
 
+/// What a volume that an attempt has begun is worth to the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Worth {
+    /// What it was.
+    Same,
+    /// Less each time: it may be the volume that cannot be mounted.
+    Doubtful,
+    /// Nothing: the next attempt must have another one.
+    Nothing,
+}
+
 impl AttemptError {
     /// What the order's status says.
     pub fn failure(&self) -> Failure {
@@ -79,12 +90,31 @@ impl AttemptError {
         )
     }
 
-    /// Whether the volume is worth nothing any more, so that the next attempt must have another one.
-    pub fn spoils_the_volume(&self) -> bool {
-        matches!(
-            self,
-            Self::Restore(RestoreError::VolumeError { .. }) | Self::Died(_)
-        )
+    /// What it says of the volume that the attempt had.
+    pub fn worth(&self) -> Worth {
+        match self {
+            Self::Restore(
+                RestoreError::VolumeError { .. } | RestoreError::VolumeNotEmpty { .. },
+            )
+            | Self::Unfit { .. }
+            | Self::Died(_) => Worth::Nothing,
+            Self::Mount(MountError::Look { .. }) => Worth::Doubtful,
+            Self::Call(CallError::Answer { rpc, code, .. }) => match answered(*rpc, *code) {
+                ("DriverUnavailable", _, _) => Worth::Same,
+                (_, Cure::Time, _) => Worth::Doubtful,
+                (_, Cure::Person | Cure::OtherNode, _) => Worth::Nothing,
+            },
+            Self::Cancelled
+            | Self::Call(CallError::Driver(_))
+            | Self::NoController { .. }
+            | Self::Mount(
+                MountError::NotAMount(_) | MountError::NotADevice(_) | MountError::KernelTooOld,
+            )
+            | Self::Record(_)
+            | Self::Order(_)
+            | Self::Choice(_)
+            | Self::Restore(_) => Worth::Same,
+        }
     }
 
     /// Reason, cure, and what to do where the error itself does not say so.
@@ -395,6 +425,25 @@ mod tests {
                 "{message}"
             );
         }
+    }
+
+    #[test]
+    fn a_volume_is_kept_unless_it_is_what_failed() {
+        let stage = |code| call(Rpc::NodeStageVolume, code).worth();
+        for code in [Code::Unavailable, Code::Aborted, Code::DeadlineExceeded] {
+            assert_eq!(stage(code), Worth::Same, "{code}");
+        }
+        assert_eq!(stage(Code::Internal), Worth::Doubtful);
+        assert_eq!(stage(Code::NotFound), Worth::Nothing);
+        assert_eq!(
+            source(SourceErrorKind::Unavailable).worth(),
+            Worth::Same,
+            "it is the store that failed"
+        );
+        let truncated = RestoreError::ArchiveTruncated {
+            what: "no end".into(),
+        };
+        assert_eq!(AttemptError::from(truncated).worth(), Worth::Same);
     }
 
     #[test]

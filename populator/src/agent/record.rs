@@ -21,6 +21,9 @@ use serde::{Deserialize, Serialize};
 const FILE: &str = "record.json";
 const FORMAT: u32 = 1;
 
+/// Failures to mount a volume that is gone on with, after which another one is made.
+const SETBACKS_MAX: u32 = 3;
+
 /// What may exist on this node for one order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -36,6 +39,12 @@ pub struct Record {
     pub made: Made,
     /// Whether it may be staged or published.
     pub mounted: bool,
+    /// Whether what is in the volume is of no use to a later attempt.
+    #[serde(default)]
+    pub spoiled: bool,
+    /// Attempts in a row that were to go on with the volume and could not so much as mount it.
+    #[serde(default)]
+    pub setbacks: u32,
     /// What was restored, once the volume is complete. Written before it is reported: from then on
     /// the volume may become a PersistentVolume at any time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,15 +52,15 @@ pub struct Record {
 }
 
 /// Whether a volume exists.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Made {
     /// No.
     No,
     /// CreateVolume was called, or is about to be, and has not answered.
     Perhaps,
-    /// Yes, with this handle.
-    Yes(String),
+    /// Yes, this one.
+    Yes(MadeVolume),
 }
 
 /// A complete volume.
@@ -74,6 +83,8 @@ impl Record {
             volume: order.spec.volume.clone(),
             made: Made::Perhaps,
             mounted: false,
+            spoiled: false,
+            setbacks: 0,
             filled: None,
         }
     }
@@ -82,10 +93,18 @@ impl Record {
     /// volume: it is taken for mounted.
     pub fn recovered(order: &RestoreOrder, made: Option<&MadeVolume>) -> Self {
         Self {
-            made: made.map_or(Made::No, |made| Made::Yes(made.handle.clone())),
+            made: made.map_or(Made::No, |made| Made::Yes(made.clone())),
             mounted: true,
             ..Self::new(order)
         }
+    }
+
+    /// Whether a later attempt may go on with the volume, should there be a checkpoint of it.
+    pub fn is_worth_keeping(&self) -> bool {
+        matches!(self.made, Made::Yes(_))
+            && self.filled.is_none()
+            && !self.spoiled
+            && self.setbacks < SETBACKS_MAX
     }
 }
 
@@ -225,12 +244,12 @@ impl Records {
         }
     }
 
-    /// Removes the folders of a mount that is gone, or the file that a device was shown at. What is in
-    /// them is never removed: that could be a volume after all.
+    /// Removes the folders of a mount that is gone, or what a device was shown at: a file, a node of its
+    /// own or a link. What is in a folder is never removed: that could be a volume after all.
     pub fn remove_mounts(&self, uid: &str) -> Result<(), RecordError> {
         let target = self.target(uid);
         // While a device is mounted on it, this fails (unlink(2), EBUSY).
-        if fs::symlink_metadata(&target).is_ok_and(|found| found.is_file()) {
+        if fs::symlink_metadata(&target).is_ok_and(|found| !found.is_dir()) {
             gone(fs::remove_file(&target)).context("removing", &target)?;
         }
         remove_folder(&target)?;

@@ -15,7 +15,8 @@ pub async fn release(node: &Node, record: &mut Record) -> Result<(), AttemptErro
     if !record.mounted {
         return Ok(());
     }
-    if let Made::Yes(handle) = &record.made {
+    if let Made::Yes(made) = &record.made {
+        let handle = &made.handle;
         let plugin = node.plugin(&record.volume.driver);
         failpoint::reached("agent.unpublish.before");
         plugin
@@ -46,8 +47,7 @@ pub async fn delete(
 ) -> Result<(), AttemptError> {
     let plugin = node.plugin(&record.volume.driver);
     let handle = match (&record.made, reported) {
-        (Made::Yes(handle), _) => Some(handle.clone()),
-        (Made::No | Made::Perhaps, Some(made)) => Some(made.handle.clone()),
+        (Made::Yes(made), _) | (Made::No | Made::Perhaps, Some(made)) => Some(made.handle.clone()),
         (Made::Perhaps, None) => learn(&plugin, record).await?,
         (Made::No, None) => None,
     };

@@ -128,6 +128,7 @@ pub fn made(answer: Option<&Volume>, volume: &OrderVolume) -> Result<MadeVolume,
             0 => volume.required_bytes,
             bytes => bytes,
         },
+        volume_mode: volume.volume_mode,
         context: answer.volume_context.clone(),
         topology: answer
             .accessible_topology

@@ -90,7 +90,7 @@ impl Attempt<'_> {
         failpoint::reached("agent.write.after");
         let fetched = self.fetched_before + fetched.load(Ordering::Relaxed);
         let result = match written {
-            Written::Entries(outcome) => of_entries(&outcome, fetched),
+            Written::Entries(outcome) => of_entries(&outcome, fetched, self.fetched_before),
             Written::Image(outcome) => of_image(&outcome, fetched),
         };
         Ok(Filled { volume, result })
@@ -116,13 +116,18 @@ impl Attempt<'_> {
     }
 }
 
-fn of_entries(outcome: &Outcome, fetched: u64) -> RestoreResult {
+fn of_entries(outcome: &Outcome, fetched: u64, fetched_before: u64) -> RestoreResult {
+    // The checkpoint knows what was in vain of the attempts since it was begun.
+    let in_vain = match outcome.resumed_at {
+        Some(_) => 0,
+        None => fetched_before,
+    };
     RestoreResult {
         format: outcome.format.to_string(),
         entries: signed(outcome.entries),
         bytes_written: signed(outcome.bytes_written),
         bytes_fetched: signed(fetched),
-        bytes_fetched_again: signed(outcome.fetched_again),
+        bytes_fetched_again: signed(outcome.fetched_again.saturating_add(in_vain)),
         seconds: seconds(outcome.elapsed),
         verified: outcome.verified.to_string(),
         sha256: outcome.sha256.clone(),

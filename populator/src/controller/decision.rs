@@ -327,6 +327,9 @@ fn unbound(observed: &Observed, claim: &Claim) -> Decision {
         None if failed && is_asked_again(observed, claim) => {
             Decision::new(Step::ReplaceRestore, None)
         }
+        // The failure is of an order before this one: its VolumeRestore was replaced, which the watch
+        // does not show yet.
+        Some(order) if failed && is_before(observed, order) => Decision::settled(),
         _ if failed => disposal::dispose(observed, None),
         None => placement::begin(observed, claim),
         Some(order) => match order.spec.goal {
@@ -339,18 +342,32 @@ fn unbound(observed: &Observed, claim: &Claim) -> Decision {
 
 /// Whether a person has changed, since the restore failed, what it rested on.
 fn is_asked_again(observed: &Observed, claim: &Claim) -> bool {
-    let before = observed
-        .restore
-        .as_ref()
-        .and_then(|it| it.status.basis.as_ref());
-    let (Some(before), Some(now)) = (before, &observed.basis) else {
-        return false;
+    let Some(before) = failed_basis(observed) else {
+        // It was told by a version that did not write down what it rested on.
+        return claim.retry.is_some();
     };
+    let now = observed.basis.as_ref().unwrap_or(before);
     let now = Basis {
         retry: claim.retry.clone(),
         ..now.clone()
     };
     now.is_newer_than(before)
+}
+
+/// Whether the restore that failed rested on something older than `order` does.
+fn is_before(observed: &Observed, order: &RestoreOrder) -> bool {
+    match (failed_basis(observed), &order.spec.basis) {
+        (Some(before), Some(now)) => now.is_newer_than(before),
+        (None, Some(_)) => true,
+        (_, None) => false,
+    }
+}
+
+fn failed_basis(observed: &Observed) -> Option<&Basis> {
+    observed
+        .restore
+        .as_ref()
+        .and_then(|it| it.status.basis.as_ref())
 }
 
 /// The volume is complete, and nothing may delete it any more.

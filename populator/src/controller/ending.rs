@@ -45,8 +45,8 @@ pub enum Ending {
     },
     /// An agent of another version.
     #[error(
-        "the agent reported a filled volume without saying which; update the agents and the \
-         controller of the populator to the same version"
+        "the agent reported a filled volume of another kind, or without saying which; update the agents \
+         and the controller of the populator to the same version"
     )]
     AnswerInvalid,
     /// The store or the way to it is not worth more attempts.

@@ -54,6 +54,8 @@ pub struct Memory(Mutex<HashMap<String, Remembered>>);
 pub struct Remembered {
     /// What was last written into which VolumeRestore.
     pub reported: Option<Reported>,
+    /// What the PVC's annotation was last made to say: later than what a watch shows.
+    pub milestone: Option<String>,
     /// The failed attempt that was seen, and when the next may begin.
     retry: Option<(i64, Timestamp)>,
     /// Nodes without room, how often they had none, and until when to leave them alone.

@@ -3,11 +3,12 @@
 
 use crds::volume_restore::{Phase, Progress, VolumeRestoreStatus};
 
-use super::claim::Claim;
 use super::events::{Kind, Notice};
 
 /// How far the restore into the PVC is, for people: `53%, 1.2 GiB at 212 MiB/s, 20s left`.
 pub const PROGRESS: &str = "backup.example.com/progress";
+
+const FAILED: &str = "failed";
 
 /// A share of the archive after which it is told, in percent.
 const STEP: i64 = 25;
@@ -21,16 +22,17 @@ pub struct Milestone {
     pub notice: Option<Notice>,
 }
 
-/// What is to be told on `claim` of a restore with this status. The annotation is the only memory, so that
-/// another leader repeats nothing.
-pub fn next(status: &VolumeRestoreStatus, claim: &Claim) -> Option<Milestone> {
-    let told = claim.progress.as_deref().map(quarter_told);
+/// What is to be told on a PVC with the annotation `annotation` of a restore with this status. The annotation
+/// is the only memory that lasts, so that another leader repeats nothing.
+pub fn next(status: &VolumeRestoreStatus, annotation: Option<&str>) -> Option<Milestone> {
+    let told = annotation.map(quarter_told);
     let progress = status.progress.as_ref()?;
     match status.phase {
         Phase::Restoring => {
             // All may be unpacked and not durable yet.
             let quarter = (progress.percent / STEP * STEP).min(100 - STEP);
-            (quarter != told.unwrap_or(0)).then(|| Milestone {
+            let anew = annotation.is_some_and(|it| it.starts_with(FAILED));
+            (anew || quarter != told.unwrap_or(0)).then(|| Milestone {
                 annotation: words(progress),
                 notice: (quarter > told.unwrap_or(0)).then(|| Notice {
                     kind: Kind::Normal,
@@ -44,7 +46,14 @@ pub fn next(status: &VolumeRestoreStatus, claim: &Claim) -> Option<Milestone> {
             annotation: words(progress),
             notice: None,
         }),
-        Phase::Pending | Phase::Provisioning | Phase::Publishing | Phase::Failed => None,
+        // Nobody shall wait for the rest of it.
+        Phase::Failed => annotation
+            .filter(|it| !it.starts_with(FAILED))
+            .map(|_| Milestone {
+                annotation: format!("{FAILED} at {}%", progress.percent),
+                notice: None,
+            }),
+        Phase::Pending | Phase::Provisioning | Phase::Publishing => None,
     }
 }
 
@@ -67,11 +76,8 @@ fn quarter_told(annotation: &str) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::claim::tests::example;
 
     fn at(percent: i64, phase: Phase, annotation: Option<&str>) -> Option<Milestone> {
-        let mut claim = Claim::read(&serde_json::from_value(example()).unwrap()).unwrap();
-        claim.progress = annotation.map(str::to_owned);
         let progress = Progress {
             percent,
             restored: "1.2 GiB".to_owned(),
@@ -84,7 +90,7 @@ mod tests {
             progress: Some(progress),
             ..VolumeRestoreStatus::default()
         };
-        next(&status, &claim)
+        next(&status, annotation)
     }
 
     #[test]
@@ -120,6 +126,18 @@ mod tests {
         );
         assert_eq!(at(100, Phase::Completed, Some("100%, x")), None);
         assert_eq!(at(100, Phase::Completed, None), None);
-        assert_eq!(at(50, Phase::Failed, Some("25%, x")), None);
+    }
+
+    #[test]
+    fn a_failure_takes_the_time_left_away() {
+        assert_eq!(at(53, Phase::Failed, None), None);
+        let failed = at(53, Phase::Failed, Some("50%, x")).unwrap();
+        assert_eq!(
+            (failed.annotation.as_str(), failed.notice),
+            ("failed at 53%", None)
+        );
+        assert_eq!(at(53, Phase::Failed, Some("failed at 53%")), None);
+        let anew = at(3, Phase::Restoring, Some("failed at 53%")).unwrap();
+        assert!(anew.notice.is_none() && anew.annotation.starts_with("3%"));
     }
 }

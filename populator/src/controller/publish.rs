@@ -141,6 +141,7 @@ mod tests {
 
     fn made() -> MadeVolume {
         MadeVolume {
+            volume_mode: VolumeMode::Filesystem,
             handle: "handle-1".to_owned(),
             capacity_bytes: 0,
             context: BTreeMap::from([("pool".to_owned(), "p".to_owned())]),

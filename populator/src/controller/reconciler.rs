@@ -37,8 +37,11 @@ async fn drive(context: &Context, key: &ClaimKey) -> Option<Duration> {
         };
         let tell_again = match told {
             Ok(pause) => pause,
-            // What failed for good is told before its traces go, or it would begin anew.
-            Err(error) if matches!(decision.stance, Some(Stance::Failed(_))) => {
+            // What is over is told before its traces go, or nobody would ever hear of it, or it would
+            // begin anew.
+            Err(error)
+                if matches!(decision.stance, Some(Stance::Failed(_) | Stance::Completed)) =>
+            {
                 return Some(after(context, key, &error));
             }
             Err(error) => {

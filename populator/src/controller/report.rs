@@ -73,7 +73,9 @@ fn follow(status: &mut VolumeRestoreStatus, order: &RestoreOrder) {
     status.node_name = Some(order.spec.node_name.clone());
     status.archive = Some(order.spec.archive.clone());
     status.attempts = Some(order.spec.attempt);
-    status.basis.clone_from(&order.spec.basis);
+    if order.spec.basis.is_some() {
+        status.basis.clone_from(&order.spec.basis);
+    }
     if let Some(progress) = order
         .status
         .as_ref()

@@ -116,8 +116,14 @@ impl Concurrency {
         };
         self.allowed = next.clamp(self.least, self.most);
         if matches!(arrival, Arrival::Early | Arrival::Strained) {
-            // Not the number at a time decides how fast they come.
+            // Not the number at a time decides how fast they come. A trial is begun anew, with what it is
+            // measured against, so that more are never kept unjudged.
+            let trial = self.trial.filter(|_| self.is_more_than_least());
             self.begin_anew(now);
+            self.trial = trial.map(|trial| Trial {
+                is_warm: false,
+                ..trial
+            });
         } else if was_least && self.is_more_than_least() {
             let time_of_one = self.pace.time_of_one(now);
             self.trial = Some(Trial {
@@ -205,6 +211,14 @@ mod tests {
         assert_eq!(far.after(&[Awaited; WARMING + TRIAL], 5), 32);
         assert_eq!(far.after(&[Awaited; 1000], 5), 32);
         assert_eq!(far.concurrency.patience, PATIENCE);
+    }
+
+    #[test]
+    fn a_trial_that_was_disturbed_is_judged_all_the_same() {
+        let mut busy = Clock::new(2, 32);
+        assert_eq!(busy.after(&[Awaited; PATIENCE + WARMING], 5), 32);
+        assert_eq!(busy.after(&[Strained], 5), 16);
+        assert_eq!(busy.after(&[Awaited; WARMING + TRIAL], 5), 2);
     }
 
     #[test]

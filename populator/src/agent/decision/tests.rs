@@ -55,7 +55,7 @@ fn status(state: State, attempt: i64) -> RestoreOrderStatus {
 
 fn record(mounted: bool, filled: bool) -> Record {
     let mut record = Record::new(&order(Goal::Filled, 1));
-    record.made = Made::Yes("handle".into());
+    record.made = Made::Yes(MadeVolume::default());
     record.mounted = mounted;
     record.filled = filled.then(|| Filled {
         volume: MadeVolume::default(),

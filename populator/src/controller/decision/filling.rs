@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crds::restore_order::{Cure, Failure, RestoreOrder, State};
+use crds::restore_order::{Cure, Failure, MadeVolume, RestoreOrder, State};
 use jiff::Timestamp;
 
 use super::{ALIVE_CHECK, Decision, NodeSight, Observed, Stance, Step, Wait, placement};
@@ -23,10 +23,7 @@ pub(super) fn fill(observed: &Observed, claim: &Claim, order: &RestoreOrder) -> 
     // What an agent said of an earlier attempt says nothing of this one, except that it is done.
     let current = status.attempt >= order.spec.attempt;
     match status.state {
-        State::Filled => filled(
-            order,
-            status.volume.as_ref().map(|made| made.capacity_bytes),
-        ),
+        State::Filled => filled(order, status.volume.as_ref()),
         State::Deleted => Decision::new(Step::Discard, Stance::CleaningUp),
         State::Failed if current => {
             let failure = status.failure.unwrap_or_default();
@@ -38,23 +35,20 @@ pub(super) fn fill(observed: &Observed, claim: &Claim, order: &RestoreOrder) -> 
     }
 }
 
-fn filled(order: &RestoreOrder, capacity: Option<i64>) -> Decision {
-    let required = order.spec.volume.required_bytes;
-    match capacity {
-        // A capacity of 0 means what was asked for (CSI, CreateVolume).
-        Some(capacity) if capacity == 0 || capacity >= required => {
-            Decision::new(Step::RecordPublishing, Stance::Publishing)
-        }
-        Some(made) => {
-            let driver = order.spec.volume.driver.clone();
-            over(&Ending::VolumeTooSmall {
-                driver,
-                made,
-                required,
-            })
-        }
-        None => over(&Ending::AnswerInvalid),
+fn filled(order: &RestoreOrder, made: Option<&MadeVolume>) -> Decision {
+    let asked = &order.spec.volume;
+    let Some(made) = made.filter(|made| made.volume_mode == asked.volume_mode) else {
+        return over(&Ending::AnswerInvalid);
+    };
+    // A capacity of 0 means what was asked for (CSI, CreateVolume).
+    if made.capacity_bytes != 0 && made.capacity_bytes < asked.required_bytes {
+        return over(&Ending::VolumeTooSmall {
+            driver: asked.driver.clone(),
+            made: made.capacity_bytes,
+            required: asked.required_bytes,
+        });
     }
+    Decision::new(Step::RecordPublishing, Stance::Publishing)
 }
 
 fn over(ending: &Ending) -> Decision {

@@ -8,13 +8,12 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::controller::claim::Claim;
 use crate::controller::conditions;
 use crate::controller::context::{ClaimKey, Context};
 use crate::controller::decision::{ClaimSight, Observed, Stance};
 use crate::controller::events::{self, Kind};
 use crate::controller::memory::Reported;
-use crate::controller::milestone::{self, Milestone, PROGRESS};
+use crate::controller::milestone::{self, PROGRESS};
 use crate::controller::report;
 use crate::failpoint;
 
@@ -50,6 +49,8 @@ pub(super) async fn tell(
         return Ok(Some(left));
     }
     let uid = restore.uid.clone();
+    // Before what ends the restore is told: after a crash in between it is told once more.
+    mark(context, key, observed, &report.status).await;
     // The event first: after a crash in between it is told once more, under the same name.
     if let (true, Some(notice), ClaimSight::Cached(claim) | ClaimSight::Live(claim)) =
         (news, &report.notice, &observed.claim)
@@ -73,11 +74,6 @@ pub(super) async fn tell(
             at: Instant::now(),
         });
     });
-    if let ClaimSight::Cached(claim) | ClaimSight::Live(claim) = &observed.claim
-        && let Some(milestone) = milestone::next(&report.status, claim)
-    {
-        mark(context, key, claim, &milestone).await;
-    }
     if let Some(restore) = &mut observed.restore {
         restore.status = report.status;
     }
@@ -85,7 +81,20 @@ pub(super) async fn tell(
 }
 
 /// Puts the progress onto the PVC. That it cannot be told there holds nothing up.
-async fn mark(context: &Context, key: &ClaimKey, claim: &Claim, milestone: &Milestone) {
+async fn mark(
+    context: &Context,
+    key: &ClaimKey,
+    observed: &Observed,
+    status: &VolumeRestoreStatus,
+) {
+    let (ClaimSight::Cached(claim) | ClaimSight::Live(claim)) = &observed.claim else {
+        return;
+    };
+    let told = context.memory.recall(&key.uid).milestone;
+    let told = told.as_deref().or(claim.progress.as_deref());
+    let Some(milestone) = milestone::next(status, told) else {
+        return;
+    };
     let change = json!({ "metadata": {
         "uid": key.uid,
         "annotations": { PROGRESS: milestone.annotation },
@@ -96,6 +105,11 @@ async fn mark(context: &Context, key: &ClaimKey, claim: &Claim, milestone: &Mile
         .patch_metadata(&key.name, &PatchParams::default(), &Patch::Merge(&change))
         .await;
     failpoint::reached("controller.milestone.after");
+    if patched.is_ok() {
+        context.memory.update(&key.uid, |remembered| {
+            remembered.milestone = Some(milestone.annotation.clone());
+        });
+    }
     match (patched, &milestone.notice) {
         (Ok(_), Some(notice)) => {
             let about = events::about_claim(key, claim.resource_version.clone());

@@ -30,9 +30,20 @@ fn what_failed_begins_anew_when_a_person_has_mended_it() {
         "a watch is late"
     );
     assert!(
-        waits(&over(None, Some("twice"), false)),
+        waits(&over(None, Some("once"), false)),
         "there is no VolumeBackup"
     );
+    let asked = over(None, Some("twice"), false);
+    assert_eq!(step(&asked), Step::ReplaceRestore);
+    let unwritten = |retry| {
+        let mut observed = over(Some(basis(2, None)), retry, false);
+        if let Some(restore) = &mut observed.restore {
+            restore.status.basis = None;
+        }
+        observed
+    };
+    assert!(waits(&unwritten(None)));
+    assert_eq!(step(&unwritten(Some("once"))), Step::ReplaceRestore);
     let again = over(Some(basis(2, None)), Some("twice"), false);
     assert_eq!(step(&again), Step::ReplaceRestore);
     let changed = over(Some(basis(3, None)), Some("once"), false);
@@ -43,6 +54,12 @@ fn what_failed_begins_anew_when_a_person_has_mended_it() {
         Step::Discard,
         "what is left of it goes first"
     );
+    let mut begun = over(Some(basis(3, None)), None, true);
+    let order = begun.order.as_mut().map(Arc::make_mut);
+    if let Some(order) = order {
+        order.spec.basis = Some(basis(3, None));
+    }
+    assert!(waits(&begun), "the failure is of the order before");
 }
 
 fn failed(cure: Cure) -> Observed {
