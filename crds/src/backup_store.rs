@@ -65,12 +65,22 @@ pub struct BackupStoreSpec {
 
     /// The region that requests are signed for.
     #[serde(default = "default_region")]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9._-]{1,64}$')")
+        .message("region must be a name, for example eu-central-1"))]
+    #[schemars(length(max = 64))]
     pub region: String,
 
     /// Whether the bucket goes into the path (`https://server/bucket/key`) or into the host name
     /// (`https://bucket.server/key`). Most servers other than Amazon's want the path.
     #[serde(default = "default_path_style")]
     pub path_style: bool,
+
+    /// Certificates in PEM by which the server is trusted, in place of the public authorities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self.contains('-----BEGIN CERTIFICATE-----')")
+        .message("caBundle must be certificates in PEM, which begin with -----BEGIN CERTIFICATE-----"))]
+    #[schemars(length(max = 65536))]
+    pub ca_bundle: Option<String>,
 
     /// The Secret of this namespace with the keys `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`
     /// and, for temporary credentials, `AWS_SESSION_TOKEN`.

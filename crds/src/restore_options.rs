@@ -58,6 +58,10 @@ pub struct RestoreOptions {
     /// The most that the archive may have, where it comes from strangers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
+
+    /// When the restore is given up, where time could still cure what it fails for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
 }
 
 impl RestoreOptions {
@@ -194,6 +198,32 @@ pub struct Owner {
     /// The group's number.
     #[schemars(range(min = 0, max = ID_MAX))]
     pub gid: i64,
+}
+
+/// When a restore is given up. What is over can be asked for again, by a change of the VolumeBackup or the
+/// PVC's annotation `backup.example.com/retry`. All of it counts anew on another node, where the first has no
+/// room or is gone.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Retry {
+    /// Attempts at filling the volume, the first one included. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub attempts: Option<i64>,
+    /// Seconds in which it must be complete, from when a node has it, or from the end of a pause. Default:
+    /// no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub active_deadline_seconds: Option<i64>,
+    /// Bytes that may be fetched over all attempts, as a quantity, for example `300Gi`. Default: three times
+    /// the archive and 64Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(
+        validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))")
+            .message("retry.maxBytesFetched must be a quantity above 0, for example 300Gi"),
+    )]
+    #[schemars(length(max = 32))]
+    pub max_bytes_fetched: Option<String>,
 }
 
 /// The most that an archive may have.

@@ -44,7 +44,7 @@ use crate::volume_restore::{Basis, Progress, RestoreResult};
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.spec.nodeName == oldSelf.spec.nodeName && self.spec.claim == oldSelf.spec.claim && self.spec.volume == oldSelf.spec.volume && self.spec.archive == oldSelf.spec.archive && has(self.spec.options) == has(oldSelf.spec.options) && (!has(self.spec.options) || self.spec.options == oldSelf.spec.options)")
-        .message("claim, nodeName, volume, archive and options are fixed; only goal, attempt and access may change")
+        .message("claim, nodeName, volume, archive and options are fixed; only goal, attempt, paused and access may change")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreOrderSpec {
@@ -53,6 +53,9 @@ pub struct RestoreOrderSpec {
     /// Which attempt at filling the volume this is, from 1. Raised by the controller after a
     /// transient failure; the agent begins anew when it differs from `status.attempt`.
     pub attempt: i64,
+    /// Whether the agent shall not work on filling the volume for now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// The node whose agent does it.
     pub node_name: String,
     /// The PVC that the volume is for.
@@ -135,12 +138,16 @@ pub enum VolumeMode {
 
 /// A URL that reads one object for a while, without credentials.
 #[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
 pub struct SignedAccess {
     /// The signed URL (AWS Signature Version 4, query parameters). Read with `Range` and
     /// `If-Match`.
     pub url: String,
     /// When it stops working. The controller puts a new one here in time.
     pub expires: Time,
+    /// Certificates in PEM by which the server is trusted, in place of the public authorities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle: Option<String>,
 }
 
 /// What the agent has reached.

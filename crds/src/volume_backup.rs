@@ -55,19 +55,24 @@ use crate::restore_options::RestoreOptions;
 pub struct VolumeBackupSpec {
     /// The archive: `s3://BUCKET/KEY`, one object. Its format (tar, alone or compressed by gzip,
     /// zstd, xz, bzip2 or lz4) is told by its first bytes, not by its name.
+    ///
+    /// Or, with a slash at the end, `s3://BUCKET/PREFIX/`: the newest archive under it at
+    /// `restorePoint`. A time in its name, as `20250101T100000Z` or `2025-01-01`, says of when an
+    /// archive is, in UTC unless it names a zone, a day without a time being its end; without one,
+    /// it is of when it was written. Archives are the objects whose names end as those of archives
+    /// do: `.tar`, `.tar.gz`, `.tgz`, `.img.zst` and so on.
     #[serde(rename = "backupURL")]
     #[x_kube(
-        validation = Rule::new("self.matches('^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+$')")
-            .message("backupURL must be s3://BUCKET/KEY, for example s3://my-bucket/database.tar.gz"),
-        validation = Rule::new("!self.endsWith('/')")
-            .message("backupURL must name one object; a prefix that ends in / is not supported"),
+        validation = Rule::new("self.matches('^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.*$')")
+            .message("backupURL must be s3://BUCKET/KEY, for example s3://my-bucket/database.tar.gz, or s3://BUCKET/PREFIX/ for the newest archive under it at restorePoint"),
     )]
     #[schemars(length(max = 2048))]
     pub backup_url: String,
 
-    /// The point in time to restore (RFC 3339). Where the bucket keeps versions, an object newer
-    /// than this is refused; an object without versions is used as it stands, and the condition
-    /// `PointInTime` says so.
+    /// The point in time to restore (RFC 3339). Where the bucket keeps versions, it is the version
+    /// that was current then; where it keeps none, the object is used as it stands, and the
+    /// condition `PointInTime` says so. Nothing newer is ever taken instead: none that old is an
+    /// error.
     pub restore_point: Time,
 
     /// The BackupStore of this namespace to read from. Default: the one whose `url` is the longest
@@ -97,7 +102,8 @@ pub struct VolumeBackupStatus {
     pub observed_generation: Option<i64>,
 
     /// `Ready`: the archive was found and can be read. `PointInTime`: True where the object is
-    /// proven not to be newer than `restorePoint`, Unknown where the store keeps no versions.
+    /// known not to be newer than `restorePoint`, Unknown where one object is named and the bucket
+    /// keeps no versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

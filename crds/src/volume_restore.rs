@@ -3,14 +3,14 @@
 //! It lies in the namespace of its PVC and bears the PVC's name. Nothing in it is trusted by the
 //! controller, since its namespace's users may write it: what counts is in the RestoreOrder.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::volume_backup::ResolvedArchive;
 
-/// Which PVC is filled from which VolumeBackup. Written by the controller.
+/// Which PVC is filled from which VolumeBackup. Written by the controller, `paused` apart.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[kube(
     group = "backup.example.com",
@@ -47,7 +47,7 @@ use crate::volume_backup::ResolvedArchive;
         priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.spec == oldSelf.spec").message("spec is immutable; delete the VolumeRestore to have it made anew")
+    validation = Rule::new("self.spec.persistentVolumeClaim == oldSelf.spec.persistentVolumeClaim && self.spec.volumeBackupName == oldSelf.spec.volumeBackupName").message("only spec.paused may change; delete the VolumeRestore to have it made anew")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeRestoreSpec {
@@ -55,6 +55,10 @@ pub struct VolumeRestoreSpec {
     pub persistent_volume_claim: ClaimRef,
     /// The VolumeBackup that the PVC names, in this namespace.
     pub volume_backup_name: String,
+    /// Whether it shall not go on for now. What is restored already is kept, as far as the last checkpoint,
+    /// and nothing is mounted meanwhile.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 /// A PVC by name and UID: one of the same name made later is another.
@@ -100,6 +104,10 @@ pub struct VolumeRestoreStatus {
     /// What the restore rests on. After a failure for good it is tried again when that changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<Basis>,
+
+    /// When its node began with it, or went on after a pause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
 
     /// How many times writing was begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -24,6 +24,7 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::store::Addresses;
 use crate::telemetry::Telemetry;
 
 pub mod arguments;
@@ -56,7 +57,7 @@ use node::Node;
 use orders::Orders;
 use record::Records;
 use registry::Drivers;
-use source::Limits;
+use source::{Clients, Limits};
 
 /// How long a call to a driver may take; kubelet waits as long.
 const CALL: Duration = Duration::from_secs(120);
@@ -94,8 +95,8 @@ pub async fn run(
     if arguments.node_name.is_empty() {
         return Err(StartError::NodeName);
     }
-    let limits = Limits::default();
-    let http = source::client(&limits)?;
+    let addresses = Addresses::from(&arguments.stores);
+    let clients = Clients::new(Limits::default(), addresses)?;
     let client = Client::try_default().await?;
     let records = Records::open(&arguments.work_dir())?;
     let Some(_lock) = lock::take(&arguments.work_dir(), &stop).await? else {
@@ -106,8 +107,7 @@ pub async fn run(
     let mut node = Node::new(
         records,
         Arc::new(Drivers::new(arguments.sockets(), registry, CALL)),
-        http,
-        limits,
+        clients,
         arguments.concurrency,
         Metrics::registered(telemetry),
     );

@@ -33,6 +33,7 @@ pub enum ChoiceError {
 
 /// Whether `wanted` can be done.
 pub fn check(wanted: &RestoreOptions) -> Result<(), ChoiceError> {
+    check_retry(wanted)?;
     options(wanted, &Options::new(archive::Budget::new(0))).map(drop)
 }
 
@@ -84,6 +85,19 @@ fn ownership(wanted: &RestoreOptions) -> Result<Ownership, ChoiceError> {
             gid: number("ownership.all.gid", all.gid)?,
         }),
         None => Ok(Ownership::Numbers),
+    }
+}
+
+/// What the controller alone goes by.
+fn check_retry(wanted: &RestoreOptions) -> Result<(), ChoiceError> {
+    let most = wanted.retry.as_ref();
+    match most.and_then(|it| it.max_bytes_fetched.as_ref()) {
+        Some(bytes) if units::quantity(bytes).is_none() => Err(ChoiceError::Value {
+            field: "retry.maxBytesFetched",
+            value: bytes.clone(),
+            example: "a quantity, for example 300Gi",
+        }),
+        Some(_) | None => Ok(()),
     }
 }
 

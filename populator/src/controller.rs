@@ -54,12 +54,14 @@ use tokio_util::sync::CancellationToken;
 
 pub use arguments::Arguments;
 
+use crate::store::Addresses;
 use crate::telemetry::Telemetry;
 use context::{Context, Key};
 use leadership::Leadership;
 use memory::Memory;
 use metrics::Metrics;
 use queue::Queue;
+use resolution::Listings;
 
 /// For how long work that is under way may go on when the process is to stop.
 const STOP: Duration = Duration::from_secs(10);
@@ -143,6 +145,8 @@ async fn lead(
         client,
         namespace: arguments.namespace.clone(),
         drivers: arguments.drivers().into(),
+        listings: Listings::default(),
+        addresses: Addresses::from(&arguments.stores),
         url_lifetime: arguments.url_lifetime,
         stores,
         queue,

@@ -49,6 +49,8 @@ pub const ALL: &[&str] = &[
     "controller.event.after",
     "controller.milestone.before",
     "controller.milestone.after",
+    "controller.pause.before",
+    "controller.pause.after",
     "controller.record-publishing.before",
     "controller.record-publishing.after",
     "controller.register.before",

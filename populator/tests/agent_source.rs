@@ -5,14 +5,15 @@
 
 mod agent_fakes;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use agent_fakes::store::{Answer, Store};
-use agent_fakes::{access, archive};
+use agent_fakes::{access, archive, nearby};
 use archive::{Source as _, SourceError, SourceErrorKind};
 use crds::restore_order::SignedAccess;
-use populator::agent::source::{Limits, SignedSource, client};
+use populator::agent::source::{Clients, Limits, SignedSource};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 
@@ -42,10 +43,9 @@ async fn reading(seconds: i64) -> Reading {
     let (sender, receiver) = watch::channel(access(&store.url(SECRET), seconds));
     let counter = Counter::default();
     let source = SignedSource::new(
-        client(&limits()).unwrap(),
+        Arc::new(Clients::new(limits(), nearby()).unwrap()),
         &archive(1000, ETAG),
         receiver,
-        &limits(),
         counter.clone(),
     )
     .unwrap();

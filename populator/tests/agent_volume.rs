@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use agent_fakes::driver::{self, Driver, Fault};
 use agent_fakes::store::{Answer, Asked, Store};
-use agent_fakes::{access, archive, order};
+use agent_fakes::{access, archive, nearby, order};
 use crds::restore_order::{Cure, RestoreOrder, RestoreOrderStatus, State};
 use csi::v1::volume_capability::access_mode::Mode;
 use populator::agent::attempt::Attempt;
@@ -20,7 +20,7 @@ use populator::agent::metrics::Metrics;
 use populator::agent::node::{Node, Resumption};
 use populator::agent::record::{Made, Record, Records};
 use populator::agent::registry::Drivers;
-use populator::agent::source::{Limits, client};
+use populator::agent::source::{Clients, Limits};
 use populator::agent::teardown;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -59,14 +59,12 @@ impl Bench {
         let object = agent_fakes::tar(bytes);
         let size = object.len();
         let store = Store::start(object, ETAG).await;
-        let limits = Limits::default();
         let work = tempfile::tempdir().unwrap();
         let drivers = Drivers::new([].into(), driver.registry(), Duration::from_secs(10));
         let mut node = Node::new(
             Records::open(work.path()).unwrap(),
             Arc::new(drivers),
-            client(&limits).unwrap(),
-            limits,
+            Clients::new(Limits::default(), nearby()).unwrap(),
             4,
             Metrics::default(),
         );

@@ -25,7 +25,7 @@ use populator::controller::ending::{
 };
 use populator::controller::refusal::{Again, Refusal, RefusalDiscriminants};
 use populator::controller::report;
-use populator::store::{StoreError, StoreErrorDiscriminants};
+use populator::store::{Denied, StoreError, StoreErrorDiscriminants};
 use rustix::io::Errno;
 use tonic::Code;
 
@@ -187,9 +187,19 @@ fn refusals() -> Vec<Row> {
         // Has a section of its own.
         Refusal::Store(StoreError::Url { url: url() }),
         Refusal::TooNew {
-            url: url(),
-            written: time("2025-02-01T00:00:00Z"),
+            what: text("the oldest version of URL"),
+            time: time("2025-02-01T00:00:00Z"),
             restore_point: time("2025-01-01T10:00:00Z"),
+        },
+        Refusal::DeletedThen {
+            url: url(),
+            deleted: time("2024-12-01T00:00:00Z"),
+            restore_point: time("2025-01-01T10:00:00Z"),
+        },
+        Refusal::ListingBusy { url: url() },
+        Refusal::NoArchive {
+            url: url(),
+            others: 7,
         },
         Refusal::DoesNotFit {
             size: 3 << 30,
@@ -226,6 +236,20 @@ fn stores() -> Vec<Row> {
     let bucket = || text("BUCKET");
     let all = vec![
         StoreError::Url { url: url() },
+        StoreError::ListingDenied {
+            url: url(),
+            code: code(),
+            permission: "s3:ListBucket",
+        },
+        StoreError::CaBundle,
+        StoreError::AddressDenied {
+            server: server(),
+            denied: Denied([169, 254, 169, 254].into()),
+        },
+        StoreError::TooMany {
+            url: url(),
+            most: 1_000_000,
+        },
         StoreError::Endpoint {
             endpoint: text("ENDPOINT"),
         },
@@ -467,6 +491,14 @@ fn endings() -> Vec<Row> {
             required: 1 << 30,
         },
         Ending::AnswerInvalid,
+        Ending::AttemptsSpent {
+            attempts: 5,
+            last: text("WHY"),
+        },
+        Ending::DeadlinePassed {
+            seconds: 3600,
+            last: None,
+        },
         Ending::BudgetSpent {
             attempts: 9,
             fetched: 4 << 30,

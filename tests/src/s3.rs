@@ -3,12 +3,12 @@
 pub mod fault;
 
 use std::io::Read as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use http::Method;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path as Key;
@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 
 use crate::cluster::Cluster;
+use crate::pki::Authority;
 use crate::process::Process;
 use crate::state::State;
 use crate::tools::Tools;
@@ -115,34 +116,53 @@ impl S3Server {
 
     /// Starts the server again, at the same address, with what is in it.
     pub async fn resume(&self) -> Result<()> {
+        let process = self.serve(self.address, "s3", &[]).await?;
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
+        Ok(())
+    }
+
+    /// Serves the same buckets by TLS too, with a certificate of `authority`, at the endpoint that is
+    /// answered, until the process is dropped.
+    pub async fn by_tls(&self, authority: &Authority) -> Result<(Process, String)> {
+        let ip = self.address.ip();
+        let identity = authority.server("s3", &[ip])?;
+        let folder = self.state.subfolder("s3-tls")?;
+        identity.write(&folder, "s3")?;
+        let paths = ["s3.crt", "s3.key"].map(|name| folder.join(name).display().to_string());
+        let [cert, key] = &paths;
+        let port = match ip {
+            IpAddr::V4(ip) => free_port(ip)?,
+            IpAddr::V6(_) => bail!("the machine has an IPv4 address"),
+        };
+        let address = SocketAddr::from((ip, port));
+        let tls = ["--cert", cert, "--key", key];
+        let process = self.serve(address, "s3-tls", &tls).await?;
+        Ok((process, format!("https://{address}")))
+    }
+
+    async fn serve(&self, address: SocketAddr, log: &str, flags: &[&str]) -> Result<Process> {
         let mut command = self.state.command(&self.tools.built("versitygw"));
         command
             .env("ROOT_ACCESS_KEY", &self.access_key)
             .env("ROOT_SECRET_KEY", &self.secret_key)
-            .args([
-                "--quiet",
-                "--region",
-                REGION,
-                "--port",
-                &self.address.to_string(),
-                "posix",
-            ])
-            .arg("--versioning-dir")
+            .args(["--quiet", "--region", REGION])
+            .args(["--port", &address.to_string()])
+            .args(flags)
+            .args(["posix", "--versioning-dir"])
             .arg(self.folder.join("versions"))
             .arg(self.folder.join("buckets"));
-        let log = self.state.subfolder("logs")?.join("s3.log");
+        let log = self.state.subfolder("logs")?.join(format!("{log}.log"));
         let process = Process::spawn("versitygw", &mut command, &log)?;
         eventually(
             "the S3 server answers",
             Duration::from_secs(30),
             async || {
                 process.check()?;
-                Ok(TcpStream::connect(self.address).await?)
+                Ok(TcpStream::connect(address).await?)
             },
         )
         .await?;
-        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
-        Ok(())
+        Ok(process)
     }
 
     /// Makes a bucket; names have three letters at least.
@@ -159,6 +179,24 @@ impl S3Server {
         self.ask(bucket, &[("versioning", "")], body)
             .await
             .with_context(|| format!("keeping versions in {bucket}"))
+    }
+
+    /// Puts the time right at which a version was written. versitygw copies a version when another takes its
+    /// place, and tells the copy's time; Amazon's tells the version's own.
+    pub fn date_version(&self, version: &str, written: SystemTime) -> Result<()> {
+        let mut folders = vec![self.folder.join("versions")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.file_name().is_some_and(|name| name == version) {
+                    let file = std::fs::File::open(&path)?;
+                    return Ok(file.set_modified(written)?);
+                }
+            }
+        }
+        bail!("no version {version} was superseded")
     }
 
     /// Uploads a file in parts, so that it may be larger than memory.

@@ -77,6 +77,17 @@ impl<'a> Tenant<'a> {
 
     /// [`Tenant::store`] for another bucket.
     pub async fn store_for(&self, bucket: &str, endpoint: &str, keys: (&str, &str)) -> Result<()> {
+        self.store_with(bucket, keys, json!({"endpoint": endpoint}))
+            .await
+    }
+
+    /// [`Tenant::store`] with what else its spec says.
+    pub async fn store_with(
+        &self,
+        bucket: &str,
+        keys: (&str, &str),
+        mut spec: Value,
+    ) -> Result<()> {
         let force = PatchParams::apply("tests").force();
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "store-credentials"},
@@ -85,13 +96,11 @@ impl<'a> Tenant<'a> {
         self.api::<Secret>()
             .patch("store-credentials", &force, &Patch::Apply(secret))
             .await?;
+        spec["url"] = format!("s3://{bucket}").into();
+        spec["credentialsSecretRef"] = json!({"name": "store-credentials"});
         let store = json!({
             "apiVersion": "backup.example.com/v1", "kind": "BackupStore",
-            "metadata": {"name": "store"},
-            "spec": {
-                "url": format!("s3://{bucket}"), "endpoint": endpoint,
-                "credentialsSecretRef": {"name": "store-credentials"},
-            },
+            "metadata": {"name": "store"}, "spec": spec,
         });
         self.api::<crds::BackupStore>()
             .patch("store", &force, &Patch::Apply(store))
@@ -118,7 +127,9 @@ impl<'a> Tenant<'a> {
 
     async fn backup_chosen(&self, name: &str, url: &str, mut spec: Value) -> Result<()> {
         spec["backupURL"] = url.into();
-        spec["restorePoint"] = "2025-01-01T10:00:00Z".into();
+        if spec["restorePoint"].is_null() {
+            spec["restorePoint"] = "2025-01-01T10:00:00Z".into();
+        }
         let object = json!({"metadata": {"name": name}, "spec": spec});
         self.create_in::<VolumeBackup>(&self.api(), object)
             .await

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::node::Resumption;
 use crate::cli::{Serving, quantity};
+use crate::store::Allowance;
 
 /// The folder in kubelet's `plugins/` that holds everything this program leaves on a node.
 const WORK_FOLDER: &str = "plugins/populator.backup.example.com";
@@ -46,6 +47,10 @@ pub struct Arguments {
     /// How many volumes are filled at once; further orders wait
     #[arg(long, env = "CONCURRENCY", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
+
+    /// Where stores may be.
+    #[command(flatten)]
+    pub stores: Allowance,
 
     /// The smallest archive of which checkpoints are taken: a restore of it that is interrupted goes on from
     /// the last. They lie in the work directory

@@ -86,22 +86,32 @@ impl Attempt<'_> {
         let options = self.options()?;
         let goes_on = record.as_ref().is_some_and(|it| self.goes_on(it));
         let written = self.once(record, options.clone()).await;
-        let (Err(error), Some(known)) = (&written, record.as_mut()) else {
+        self.judge(record, written.as_ref().err(), goes_on);
+        let (Err(error), Some(known)) = (&written, record.as_ref()) else {
             return written;
         };
-        match error.worth() {
-            Worth::Same => return written,
-            Worth::Doubtful => known.setbacks += u32::from(goes_on),
-            Worth::Nothing => known.spoiled = true,
+        if !(goes_on && known.spoiled && error.failure().cure != Cure::Time) {
+            return written;
         }
-        if let Err(error) = self.node.records.save(known) {
-            tracing::warn!(order = known.order, %error, "only this process knows to begin anew");
-        }
-        if goes_on && known.spoiled && error.failure().cure != Cure::Time {
-            tracing::warn!(order = known.order, %error, "begun anew, with another volume");
-            return self.once(record, options).await;
-        }
+        tracing::warn!(order = known.order, %error, "begun anew, with another volume");
+        let written = self.once(record, options).await;
+        self.judge(record, written.as_ref().err(), false);
         written
+    }
+
+    /// Notes what a failure says of the volume.
+    fn judge(&self, record: &mut Option<Record>, error: Option<&AttemptError>, goes_on: bool) {
+        let (Some(error), Some(record)) = (error, record) else {
+            return;
+        };
+        match error.worth() {
+            Worth::Same => return,
+            Worth::Doubtful => record.setbacks += u32::from(goes_on),
+            Worth::Nothing => record.spoiled = true,
+        }
+        if let Err(error) = self.node.records.save(record) {
+            tracing::warn!(order = record.order, %error, "only this process knows to begin anew");
+        }
     }
 
     async fn once(

@@ -86,6 +86,8 @@ fn toward_filled<'a>(order: &'a RestoreOrder, observed: &Observed<'a>) -> Step<'
     }
     let mounted = observed.record.is_some_and(|record| record.mounted);
     match status.state {
+        _ if order.spec.paused && mounted => Step::Release,
+        _ if order.spec.paused => Step::Rest,
         State::Failed if reported && mounted => Step::Release,
         State::Filled | State::Failed if reported => Step::Rest,
         // Goals never go back, so the volume of this order is gone for good.
@@ -98,8 +100,10 @@ fn toward_filled<'a>(order: &'a RestoreOrder, observed: &Observed<'a>) -> Step<'
 
 /// Whether filling the volume for `attempt` is still wanted.
 pub fn wanted(attempt: i64, order: Option<&RestoreOrder>, fenced: bool, stopping: bool) -> bool {
-    let same =
-        |order: &RestoreOrder| order.spec.goal == Goal::Filled && order.spec.attempt == attempt;
+    let same = |order: &RestoreOrder| {
+        let spec = &order.spec;
+        spec.goal == Goal::Filled && spec.attempt == attempt && !spec.paused
+    };
     !stopping && !fenced && order.is_some_and(same)
 }
 

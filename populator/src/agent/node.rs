@@ -10,7 +10,7 @@ use super::metrics::Metrics;
 use super::plugin::{Patience, Plugin};
 use super::record::Records;
 use super::registry::Drivers;
-use super::source::Limits;
+use super::source::Clients;
 
 /// Of what archives a restore notes how far it is, and how often: an attempt after one that came to no
 /// good end goes on from there.
@@ -45,9 +45,7 @@ pub struct Node {
     /// How long a driver is waited for.
     pub patience: Patience,
     /// What reads archives.
-    pub http: reqwest::Client,
-    /// How long reading may take.
-    pub limits: Limits,
+    pub clients: Arc<Clients>,
     /// How archives are restored; the memory in it is shared.
     pub options: Options,
     /// Which restores can go on.
@@ -65,8 +63,7 @@ impl Node {
     pub fn new(
         records: Records,
         drivers: Arc<Drivers>,
-        http: reqwest::Client,
-        limits: Limits,
+        clients: Clients,
         concurrency: u16,
         metrics: Metrics,
     ) -> Self {
@@ -74,8 +71,7 @@ impl Node {
             records,
             drivers,
             patience: Patience::default(),
-            http,
-            limits,
+            clients: Arc::new(clients),
             options: Options::new(Budget::new(Budget::DEFAULT)),
             resumption: Resumption::default(),
             places: Arc::new(Semaphore::new(usize::from(concurrency))),

@@ -17,12 +17,14 @@ use futures::{Stream, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 use http::header::{CONTENT_RANGE, ETAG, IF_MATCH, RANGE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use prometheus_client::metrics::counter::Counter;
-use reqwest::{Client, Response};
+use reqwest::Response;
 use tokio::sync::watch;
 
 mod answer;
+mod clients;
 
 use answer::{Refusal, Said};
+pub use clients::Clients;
 
 use crate::store::identity;
 
@@ -47,26 +49,11 @@ impl Default for Limits {
     }
 }
 
-/// A client for stores: no redirects (the signature is for one host), no proxies of the environment, and
-/// a connection for each answer: in a shared one (HTTP/2) a restore that waits for its volume would hold
-/// up the others.
-pub fn client(limits: &Limits) -> Result<Client, reqwest::Error> {
-    Client::builder()
-        .http1_only()
-        .connect_timeout(limits.connect)
-        .read_timeout(limits.stall)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .user_agent(concat!("populator/", env!("CARGO_PKG_VERSION")))
-        .build()
-}
-
 /// One pinned object behind a signed URL that is renewed now and then.
 #[derive(Debug)]
 pub struct SignedSource {
-    client: Client,
+    clients: Arc<Clients>,
     access: watch::Receiver<SignedAccess>,
-    renewal: Duration,
     etag: Option<HeaderValue>,
     identity: Option<String>,
     length: u64,
@@ -78,10 +65,9 @@ impl SignedSource {
     /// The object `archive`, read by what `access` holds at the time. `None` where its ETag or size
     /// can be no store's.
     pub fn new(
-        client: Client,
+        clients: Arc<Clients>,
         archive: &ResolvedArchive,
         access: watch::Receiver<SignedAccess>,
-        limits: &Limits,
         counter: Counter,
     ) -> Option<Self> {
         let etag = match &archive.etag {
@@ -89,9 +75,8 @@ impl SignedSource {
             None => None,
         };
         Some(Self {
-            client,
+            clients,
             access,
-            renewal: limits.renewal,
             etag,
             identity: identity(archive.etag.as_deref(), archive.version.as_deref()),
             length: u64::try_from(archive.size).ok()?,
@@ -151,7 +136,7 @@ impl SignedSource {
                 self.renewed(&mut access).await?;
                 continue;
             }
-            match self.get(&current.url, range).await {
+            match self.get(&current, range).await {
                 Ok(response) => return Ok(response),
                 Err(Refusal::Final(error)) => return Err(error),
                 // Clocks differ: the store may find expired what looks good here.
@@ -167,7 +152,7 @@ impl SignedSource {
 
     /// Waits for another URL.
     async fn renewed(&self, access: &mut watch::Receiver<SignedAccess>) -> Result<(), SourceError> {
-        match tokio::time::timeout(self.renewal, access.changed()).await {
+        match tokio::time::timeout(self.clients.limits.renewal, access.changed()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(SourceError::new(
                 SourceErrorKind::Unavailable,
@@ -176,7 +161,7 @@ impl SignedSource {
         }
     }
 
-    async fn get(&self, url: &str, range: &Range<u64>) -> Result<Response, Refusal> {
+    async fn get(&self, access: &SignedAccess, range: &Range<u64>) -> Result<Response, Refusal> {
         let mut headers = HeaderMap::new();
         let wanted = format!("bytes={}-{}", range.start, range.end - 1);
         let wanted = HeaderValue::try_from(wanted).map_err(|_| answer::other("range"))?;
@@ -184,9 +169,10 @@ impl SignedSource {
         if let Some(etag) = &self.etag {
             headers.insert(IF_MATCH, etag.clone());
         }
-        let response = self
-            .client
-            .get(url)
+        let client = self.clients.of(&access.url, access.ca_bundle.as_deref());
+        let response = client
+            .map_err(Refusal::Final)?
+            .get(&access.url)
             .headers(headers)
             .send()
             .await

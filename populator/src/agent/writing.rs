@@ -38,10 +38,9 @@ impl Attempt<'_> {
         let Mounted { volume, target } = mounted;
         let node = self.node;
         let source = SignedSource::new(
-            node.http.clone(),
+            Arc::clone(&node.clients),
             &self.order.spec.archive,
             self.access.clone(),
-            &node.limits,
             node.metrics.fetched.clone(),
         )
         .ok_or(AttemptError::Order(

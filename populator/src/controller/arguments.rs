@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::Serving;
+use crate::store::Allowance;
 
 /// The driver that restores are made for where no other is named.
 const DRIVER: &str = "fastcopy.csi.example.com";
@@ -32,6 +33,10 @@ pub struct Arguments {
     /// volumes that lie on that node (may be repeated)
     #[arg(long, value_name = "NAME", env = "DIRECT_DRIVERS", value_delimiter = ',', default_value = DRIVER)]
     pub direct_driver: Vec<String>,
+
+    /// Where stores may be.
+    #[command(flatten)]
+    pub stores: Allowance,
 
     /// For how long a signed URL works, from 30s to 7d; it is renewed at half of that
     #[arg(long, value_name = "TIME", env = "URL_LIFETIME", default_value = "1h", value_parser = lifetime)]
@@ -142,6 +147,7 @@ mod tests {
             namespace: namespace.to_owned(),
             identity: None,
             direct_driver: vec![driver.to_owned(), driver.to_owned()],
+            stores: Allowance::default(),
             url_lifetime: Duration::from_secs(60),
             concurrency: 1,
         };

@@ -14,7 +14,9 @@ use super::claim;
 use super::memory::Memory;
 use super::metrics::Metrics;
 use super::queue::Queue;
+use super::resolution::Listings;
 use super::watches::Stores;
+use crate::store::Addresses;
 
 /// The field manager of everything that the controller applies.
 pub const MANAGER: &str = "populator-controller";
@@ -84,6 +86,10 @@ pub struct Context {
     pub namespace: String,
     /// The drivers that the administrator named.
     pub drivers: Arc<[String]>,
+    /// Who may look through listings of stores.
+    pub listings: Listings,
+    /// Where stores may be.
+    pub addresses: Addresses,
     /// For how long URLs are signed.
     pub url_lifetime: Duration,
     /// What the watches show.

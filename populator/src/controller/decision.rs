@@ -134,6 +134,8 @@ pub struct Restore {
     pub claim_uid: String,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// Whether a person wants it not to go on for now.
+    pub paused: bool,
     /// What this program last wrote there.
     pub status: VolumeRestoreStatus,
 }
@@ -174,6 +176,8 @@ pub enum Step {
     RenewAccess,
     /// Have the agent try again.
     Retry,
+    /// Have the agent stop, or go on.
+    Pause(bool),
     /// Ask the scheduler for another node.
     ClearNode,
     /// Record in the order that the volume is about to be Kubernetes' own.
@@ -208,6 +212,8 @@ pub enum Stance {
     Hindered(String),
     /// The archive is fine; no pod wants the volume yet.
     WaitingForConsumer,
+    /// A person wants it not to go on for now.
+    Paused,
     /// What an earlier attempt left on a node is being deleted.
     CleaningUp,
     /// The order lies with the agent.
@@ -228,6 +234,15 @@ pub enum Stance {
     Completed,
     /// It is over, and a person must do something.
     Failed(Failure),
+}
+
+impl Wait {
+    fn no_later_than(self, due: Timestamp) -> Self {
+        match self {
+            Self::OnChange | Self::Growing => Self::Until(due),
+            Self::Until(other) => Self::Until(other.min(due)),
+        }
+    }
 }
 
 impl Decision {
@@ -331,6 +346,7 @@ fn unbound(observed: &Observed, claim: &Claim) -> Decision {
         // does not show yet.
         Some(order) if failed && is_before(observed, order) => Decision::settled(),
         _ if failed => disposal::dispose(observed, None),
+        None if is_paused(observed) => Decision::new(Step::Wait(Wait::OnChange), Stance::Paused),
         None => placement::begin(observed, claim),
         Some(order) => match order.spec.goal {
             Goal::Filled => filling::fill(observed, claim, order),
@@ -338,6 +354,10 @@ fn unbound(observed: &Observed, claim: &Claim) -> Decision {
             Goal::Deleted => disposal::dispose(observed, Some(Stance::CleaningUp)),
         },
     }
+}
+
+fn is_paused(observed: &Observed) -> bool {
+    observed.restore.as_ref().is_some_and(|it| it.paused)
 }
 
 /// Whether a person has changed, since the restore failed, what it rested on.

@@ -66,6 +66,29 @@ pub enum Ending {
         /// What the last one failed for.
         last: String,
     },
+    /// As often as the VolumeBackup allows.
+    #[error(
+        "it was tried as often as retry.attempts of the VolumeBackup allows, {attempts} times, and the last \
+         failure was: {last}; mend that, or allow more"
+    )]
+    AttemptsSpent {
+        /// How many.
+        attempts: i64,
+        /// What the last one failed for.
+        last: String,
+    },
+    /// For as long as the VolumeBackup allows.
+    #[error(
+        "it was not complete within the {seconds} seconds that retry.activeDeadlineSeconds of the \
+         VolumeBackup allows{}; mend what holds it up, or allow more",
+        last.as_ref().map(|last| format!(", and the last failure was: {last}")).unwrap_or_default()
+    )]
+    DeadlinePassed {
+        /// How long that was.
+        seconds: i64,
+        /// What the last attempt failed for, if it has.
+        last: Option<String>,
+    },
 }
 
 fn bytes(number: i64) -> String {
@@ -81,6 +104,8 @@ impl Ending {
             Self::VolumeTooSmall { .. } => "VolumeTooSmall",
             Self::AnswerInvalid => "AgentAnswerInvalid",
             Self::BudgetSpent { .. } => "BudgetSpent",
+            Self::AttemptsSpent { .. } => "AttemptsSpent",
+            Self::DeadlinePassed { .. } => "DeadlinePassed",
         }
     }
 

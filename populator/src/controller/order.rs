@@ -30,6 +30,7 @@ pub fn build(claim: &Claim, class: &Class, pinned: &Pinned, node: &str) -> Resto
         RestoreOrderSpec {
             goal: Goal::Filled,
             attempt: 1,
+            paused: false,
             node_name: node.to_owned(),
             claim: OrderClaim {
                 namespace: claim.namespace.clone(),
@@ -73,10 +74,20 @@ fn of_files<T: Clone + Default>(claim: &Claim, value: &T) -> T {
     }
 }
 
+/// The same as a change of an order (RFC 7396), in which what is not named stays.
+pub fn access_change(signed: &SignedUrl) -> serde_json::Value {
+    serde_json::json!({
+        "url": signed.url,
+        "expires": Time(signed.expires),
+        "caBundle": signed.ca_bundle,
+    })
+}
+
 /// A signed URL as an order carries it.
 pub fn access(signed: &SignedUrl) -> SignedAccess {
     SignedAccess {
         url: signed.url.clone(),
         expires: Time(signed.expires),
+        ca_bundle: signed.ca_bundle.clone(),
     }
 }

@@ -174,15 +174,45 @@ pub enum Refusal {
     Store(#[from] StoreError),
     /// Only something newer than was asked for is there.
     #[error(
-        "{url} was last written at {written}, after restorePoint {restore_point}; name an older archive, or set restorePoint to {written} or later if this one is wanted"
+        "{what} is of {time}, after restorePoint {restore_point}; name an older archive, or set restorePoint to {time} or later if this one is wanted"
     )]
     TooNew {
-        /// The object.
-        url: String,
-        /// When it was written.
-        written: Timestamp,
+        /// The oldest that there is.
+        what: String,
+        /// When it was written, or the time in its name.
+        time: Timestamp,
         /// What was asked for.
         restore_point: Timestamp,
+    },
+    /// There was nothing at that time.
+    #[error(
+        "{url} did not exist at restorePoint {restore_point}, since it was deleted at {deleted}; set restorePoint to a time before that, or to one at which it existed again"
+    )]
+    DeletedThen {
+        /// The object.
+        url: String,
+        /// When.
+        deleted: Timestamp,
+        /// What was asked for.
+        restore_point: Timestamp,
+    },
+    /// There is nothing that could be restored.
+    #[error(
+        "no archive lies under {url} ({others} objects there are empty or have names that do not end as those of archives do, as .tar, .tar.gz, .tar.zst or .img); upload one, the restore then goes on by itself, or correct backupURL"
+    )]
+    NoArchive {
+        /// The prefix.
+        url: String,
+        /// What else lies there.
+        others: u64,
+    },
+    /// Others are looking through listings.
+    #[error(
+        "what lies under {url} is looked through when other listings of this namespace are done; it is tried again"
+    )]
+    ListingBusy {
+        /// What is to be listed.
+        url: String,
     },
     /// It cannot fit.
     #[error("the archive alone has {}, more than the {} that the PVC asks for; make the PVC again with more", units::bytes(*size), units::bytes(*required))]
@@ -261,6 +291,9 @@ impl Refusal {
             Self::SecretUnreadable { .. } => "SecretUnreadable",
             Self::Store(error) => error.reason(),
             Self::TooNew { .. } => "NewerThanRestorePoint",
+            Self::DeletedThen { .. } => "DeletedAtRestorePoint",
+            Self::NoArchive { .. } => "NoArchive",
+            Self::ListingBusy { .. } => "StoreBusy",
             Self::DoesNotFit { .. } => "DoesNotFit",
             Self::NoAgentOnNode { .. } | Self::NoAgent { .. } => "NoAgent",
             Self::NoRoom { .. } => "NoRoom",
@@ -293,6 +326,9 @@ impl Refusal {
             | Self::SecretUnreadable { .. }
             | Self::Store(_)
             | Self::TooNew { .. }
+            | Self::DeletedThen { .. }
+            | Self::NoArchive { .. }
+            | Self::ListingBusy { .. }
             | Self::DoesNotFit { .. }
             | Self::NoAgentOnNode { .. }
             | Self::NoAgent { .. }
@@ -327,8 +363,8 @@ mod tests {
                 required: 1 << 30,
             },
             Refusal::TooNew {
-                url: "s3://b/k".into(),
-                written: "2025-02-01T00:00:00Z".parse().unwrap(),
+                what: "s3://b/k".into(),
+                time: "2025-02-01T00:00:00Z".parse().unwrap(),
                 restore_point: "2025-01-01T00:00:00Z".parse().unwrap(),
             },
         ];

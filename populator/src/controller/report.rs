@@ -6,6 +6,9 @@ use crds::READY;
 use crds::restore_order::{Failure, RestoreOrder, VolumeMode};
 use crds::volume_restore::{Phase, Progress, RestoreResult, VolumeRestoreStatus};
 
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 use super::claim::{Claim, RETRY};
 use super::conditions::{self, Verdict};
 use super::decision::{ClaimSight, Observed, Restore, Stance};
@@ -47,6 +50,18 @@ pub fn report(stance: &Stance, observed: &Observed, restore: &Restore) -> Report
         restore.generation,
         observed.now,
     );
+    match (stance, order) {
+        // The time that is allowed begins anew after it, and on another node.
+        (Stance::Paused, _) => status.start_time = None,
+        (stance, None) if !matches!(stance, Stance::Failed(_) | Stance::Completed) => {
+            status.start_time = None;
+        }
+        (_, Some(_)) if status.start_time.is_none() => {
+            let seconds = Timestamp::from_second(observed.now.as_second());
+            status.start_time = seconds.ok().map(Time);
+        }
+        (_, _) => {}
+    }
     if let Some(order) = order {
         follow(&mut status, order);
     } else if let Some(Ok(pinned)) = &observed.archive {
@@ -129,6 +144,13 @@ impl Telling {
                 "WaitingForFirstConsumer",
                 "the archive was found; the restore begins when a pod that uses the PVC is \
                  scheduled"
+                    .to_owned(),
+            ),
+            Stance::Paused => Self::waiting(
+                Phase::Pending,
+                "Paused",
+                "spec.paused is set; what is restored already is kept as far as the last checkpoint, and \
+                 it goes on when spec.paused is taken out"
                     .to_owned(),
             ),
             Stance::CleaningUp => Self::waiting(
@@ -276,11 +298,14 @@ pub fn pinned(pinned: &Pinned, claim: &Claim, node: &str) -> Notice {
         || "at an unknown time".to_owned(),
         |time| time.0.to_string(),
     );
-    let point = match (pinned.point_in_time, &archive.version) {
-        (PointInTime::Proven, Some(version)) => format!("version {version}"),
-        (PointInTime::Proven | PointInTime::Unknown, _) => {
-            "as it stands, since the bucket keeps no versions".to_owned()
+    let point = match pinned.point_in_time {
+        PointInTime::Version => {
+            let version = archive.version.as_deref().unwrap_or_default();
+            format!("version {version}, the one that was current at restorePoint")
         }
+        PointInTime::Name => "the newest by restorePoint, by the time in its name".to_owned(),
+        PointInTime::Written => "the newest by restorePoint".to_owned(),
+        PointInTime::Unknown => "as it stands, since the bucket keeps no versions".to_owned(),
     };
     Notice {
         kind: Kind::Normal,

@@ -1,12 +1,19 @@
-//! From a VolumeBackup to one exact object: which store, with what keys, and whether it is what was
-//! asked for.
+//! From a VolumeBackup to one exact object: which store, with what keys, and what is there that was asked
+//! for.
+
+mod listings;
+mod names;
+mod point_in_time;
+
+pub use listings::Listings;
+use point_in_time::Finder;
+pub use point_in_time::PointInTime;
 
 use std::sync::Arc;
 
 use crds::volume_backup::ResolvedArchive;
 use crds::volume_restore::Basis;
 use crds::{BackupStore, RestoreOptions, VolumeBackup};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::ListParams;
@@ -17,7 +24,7 @@ use super::order::STORE;
 use super::refusal::{Refusal, Trouble};
 use super::status;
 use crate::choices;
-use crate::store::{Access, Credentials, Found, ObjectUrl, SignedUrl, longest_prefix};
+use crate::store::{Access, Credentials, Found, Location, ObjectUrl, SignedUrl, longest_prefix};
 use crate::units;
 
 /// An archive, pinned for one restore.
@@ -29,7 +36,7 @@ pub struct Pinned {
     pub options: RestoreOptions,
     /// The VolumeBackup, as it was read.
     pub basis: Basis,
-    /// Whether it is proven to be no newer than was asked for.
+    /// How it is known to be no newer than was asked for.
     pub point_in_time: PointInTime,
     /// The BackupStore that it lies in.
     pub store: String,
@@ -46,15 +53,6 @@ impl std::fmt::Debug for Pinned {
             .field("store", &self.store)
             .finish_non_exhaustive()
     }
-}
-
-/// Whether an object is proven to be no newer than `restorePoint`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PointInTime {
-    /// The bucket keeps versions, and this one was written before.
-    Proven,
-    /// The bucket keeps no versions: it is used as it stands.
-    Unknown,
 }
 
 /// Finds the archive of a VolumeBackup, signs a URL for it, and writes what was seen into the
@@ -95,22 +93,45 @@ async fn pin(
         backup: backup.name_any(),
         why: why.to_string(),
     })?;
-    let url = ObjectUrl::parse(&backup.spec.backup_url)?;
+    let location = Location::parse(&backup.spec.backup_url)?;
+    let namespace = backup.namespace().unwrap_or_default();
     let credentials = credentials(context, store).await?;
-    let access = Access::new(&store.spec, &credentials, &url)?;
-    let found = access.look().await?;
-    let (archive, point_in_time) = judge(&url, &found, backup.spec.restore_point.0)?;
+    let access = Access::new(
+        &store.spec,
+        &credentials,
+        location.bucket(),
+        &context.addresses,
+    )?;
+    let finder = Finder {
+        access: &access,
+        listings: &context.listings,
+        namespace: &namespace,
+        restore_point: backup.spec.restore_point.0,
+    };
+    let chosen = finder.find(&location).await?;
+    let version = chosen.found.version.as_deref();
     let signed = access
-        .sign(archive.version.as_deref(), context.url_lifetime)
+        .sign(&chosen.url, version, context.url_lifetime)
         .await?;
     Ok(Pinned {
-        archive,
+        archive: archive(&chosen.url, &chosen.found),
         options: options.clone(),
         basis: basis(backup),
-        point_in_time,
+        point_in_time: chosen.point_in_time,
         store: store.name_any(),
         signed,
     })
+}
+
+fn archive(url: &ObjectUrl, found: &Found) -> ResolvedArchive {
+    ResolvedArchive {
+        url: url.to_string(),
+        version: found.version.clone(),
+        etag: Some(found.etag.clone()),
+        size: i64::try_from(found.size).unwrap_or(i64::MAX),
+        human_size: units::bytes(found.size),
+        last_modified: found.last_modified.map(Time),
+    }
 }
 
 /// Signs a fresh URL for an order that exists, from the BackupStore as it is now.
@@ -128,9 +149,10 @@ pub async fn renew(context: &Context, order: &crds::RestoreOrder) -> Result<Sign
     let archive = &order.spec.archive;
     let url = ObjectUrl::parse(&archive.url).map_err(Refusal::from)?;
     let credentials = credentials(context, &store).await?;
-    let access = Access::new(&store.spec, &credentials, &url).map_err(Refusal::from)?;
+    let access = Access::new(&store.spec, &credentials, &url.bucket, &context.addresses)
+        .map_err(Refusal::from)?;
     let signed = access
-        .sign(archive.version.as_deref(), context.url_lifetime)
+        .sign(&url, archive.version.as_deref(), context.url_lifetime)
         .await
         .map_err(Refusal::from)?;
     Ok(signed)
@@ -249,67 +271,10 @@ fn read_keys(secret: &Secret) -> Result<Credentials, &'static str> {
     })
 }
 
-/// Whether the object is one that was asked for. Never is a newer one taken instead of an older.
-fn judge(
-    url: &ObjectUrl,
-    found: &Found,
-    restore_point: Timestamp,
-) -> Result<(ResolvedArchive, PointInTime), Refusal> {
-    let point_in_time = match (&found.version, found.last_modified) {
-        (Some(_), Some(written)) if written > restore_point => {
-            return Err(Refusal::TooNew {
-                url: url.to_string(),
-                written,
-                restore_point,
-            });
-        }
-        (Some(_), Some(_)) => PointInTime::Proven,
-        (None, _) | (Some(_), None) => PointInTime::Unknown,
-    };
-    Ok((
-        ResolvedArchive {
-            url: url.to_string(),
-            version: found.version.clone(),
-            etag: Some(found.etag.clone()),
-            size: i64::try_from(found.size).unwrap_or(i64::MAX),
-            human_size: units::bytes(found.size),
-            last_modified: found.last_modified.map(Time),
-        },
-        point_in_time,
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-
-    fn found(version: Option<&str>, written: &str) -> Found {
-        Found {
-            size: 1 << 30,
-            etag: "\"e\"".to_owned(),
-            version: version.map(ToOwned::to_owned),
-            last_modified: Some(written.parse().unwrap()),
-        }
-    }
-
-    #[test]
-    fn nothing_newer_than_asked_for_is_taken_where_versions_are_kept() {
-        let url = ObjectUrl::parse("s3://b/k").unwrap();
-        let point: Timestamp = "2025-01-01T10:00:00Z".parse().unwrap();
-        let judge = |found: &Found| judge(&url, found, point);
-
-        let (archive, proven) = judge(&found(Some("v"), "2025-01-01T10:00:00Z")).unwrap();
-        assert_eq!(proven, PointInTime::Proven);
-        assert_eq!(archive.human_size, "1 GiB");
-        assert_eq!(archive.version.as_deref(), Some("v"));
-
-        let newer = judge(&found(Some("v"), "2025-01-01T10:00:01Z")).unwrap_err();
-        assert_eq!(newer.reason(), "NewerThanRestorePoint");
-
-        let (_, unknown) = judge(&found(None, "2026-01-01T00:00:00Z")).unwrap();
-        assert_eq!(unknown, PointInTime::Unknown);
-    }
 
     fn stores(list: &[(&str, &str)]) -> Vec<Arc<BackupStore>> {
         list.iter()

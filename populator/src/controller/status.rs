@@ -164,7 +164,10 @@ fn store_verdict(outcome: Option<&Refusal>) -> Option<Verdict> {
         message: refusal.to_string(),
     };
     match outcome {
-        None | Some(Refusal::TooNew { .. }) => Some(accepted),
+        None
+        | Some(Refusal::TooNew { .. } | Refusal::DeletedThen { .. } | Refusal::NoArchive { .. }) => {
+            Some(accepted)
+        }
         Some(Refusal::Store(error)) => match error.store_accepted() {
             Some(true) => Some(accepted),
             Some(false) => outcome.map(at_fault),
@@ -201,7 +204,7 @@ fn backup_status(
                 message: refusal.to_string(),
             };
             let point = match refusal {
-                Refusal::TooNew { .. } => verdict("False"),
+                Refusal::TooNew { .. } | Refusal::DeletedThen { .. } => verdict("False"),
                 _ => verdict("Unknown"),
             };
             (verdict("False"), point)
@@ -230,12 +233,25 @@ fn found(pinned: &Pinned) -> Verdict {
 }
 
 fn point_in_time(pinned: &Pinned) -> Verdict {
+    let url = &pinned.archive.url;
+    let proven = |reason: &str, message| Verdict {
+        status: "True",
+        reason: reason.to_owned(),
+        message,
+    };
     match pinned.point_in_time {
-        PointInTime::Proven => Verdict {
-            status: "True",
-            reason: "VersionPinned".to_owned(),
-            message: "the version found was written no later than restorePoint".to_owned(),
-        },
+        PointInTime::Version => proven(
+            "VersionPinned",
+            "the version found was written no later than restorePoint".to_owned(),
+        ),
+        PointInTime::Name => proven(
+            "NewestByName",
+            format!("{url} is the newest archive by restorePoint, by the time in its name"),
+        ),
+        PointInTime::Written => proven(
+            "NewestWritten",
+            format!("{url} is the newest archive by restorePoint, by when it was written"),
+        ),
         PointInTime::Unknown => Verdict {
             status: "Unknown",
             reason: "NotVersioned".to_owned(),

@@ -1,18 +1,20 @@
-//! Looking at one object, and signing URLs for it.
+//! Looking at objects, listing them, and signing URLs for them.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use crds::BackupStoreSpec;
 use http::Method;
+use http::header::RANGE;
 use jiff::Timestamp;
 use object_store::ClientOptions;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::signer::{SignedUrlOptions, Signer as _};
 
+use super::addresses::{Addresses, Denied, cause};
 use super::answer::{Found, Question};
-use super::{ObjectUrl, StoreError};
+use super::listing::{self, Entry, Page, Read, Unreadable, Version};
+use super::{ObjectUrl, PrefixUrl, StoreError};
 
 /// A look reads one byte, so a server that needs longer than this is not serving.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(15);
@@ -23,6 +25,15 @@ const LOOK_LIFETIME: Duration = Duration::from_secs(60);
 
 /// No error document is longer; more of an answer is not read.
 const ANSWER_MAX: usize = 64 << 10;
+
+/// No page of a listing is longer: 1,000 objects with keys of 1,024 bytes, most of which are written as one.
+const PAGE_MAX: usize = 4 << 20;
+
+/// A listing that takes longer is given up.
+const LISTING_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Pages of 1,000 objects that are looked through.
+const PAGES: usize = 1000;
 
 /// The keys of a BackupStore's Secret. Never printed, never written anywhere.
 #[derive(Clone)]
@@ -42,39 +53,44 @@ pub struct SignedUrl {
     pub url: String,
     /// When it stops working.
     pub expires: Timestamp,
+    /// Certificates in PEM by which the server is trusted, in place of the public authorities.
+    pub ca_bundle: Option<String>,
 }
 
-/// One object in one store, with credentials.
+/// One bucket in one store, with credentials.
 pub struct Access {
     signer: AmazonS3,
     client: reqwest::Client,
-    path: Path,
-    url: ObjectUrl,
+    bucket: String,
     server: String,
+    ca_bundle: Option<String>,
+    addresses: Addresses,
 }
 
 impl Access {
-    /// Prepares to read `url` from the server that `store` describes. Nothing is sent yet.
+    /// Prepares to read from `bucket` on the server that `store` describes. Nothing is sent yet.
     pub fn new(
         store: &BackupStoreSpec,
         credentials: &Credentials,
-        url: &ObjectUrl,
+        bucket: &str,
+        addresses: &Addresses,
     ) -> Result<Self, StoreError> {
         let signing = |why: &dyn std::fmt::Display| StoreError::Signing {
-            url: url.to_string(),
+            url: format!("s3://{bucket}"),
             why: why.to_string(),
         };
         let endpoint = store.endpoint.as_deref().map(|endpoint| {
-            address(endpoint, &url.bucket, store.path_style).ok_or_else(|| StoreError::Endpoint {
+            address(endpoint, bucket, store.path_style).ok_or_else(|| StoreError::Endpoint {
                 endpoint: endpoint.to_owned(),
             })
         });
+        let endpoint = endpoint.transpose()?;
         let plain = store
             .endpoint
             .as_deref()
             .is_some_and(|endpoint| endpoint.starts_with("http://"));
         let mut builder = AmazonS3Builder::new()
-            .with_bucket_name(&url.bucket)
+            .with_bucket_name(bucket)
             .with_region(&store.region)
             .with_access_key_id(&credentials.access_key_id)
             .with_secret_access_key(&credentials.secret_access_key)
@@ -85,89 +101,213 @@ impl Access {
         if let Some(token) = &credentials.session_token {
             builder = builder.with_token(token);
         }
-        if let Some(endpoint) = endpoint {
-            builder = builder.with_endpoint(endpoint?);
+        if let Some(endpoint) = &endpoint {
+            builder = builder.with_endpoint(endpoint);
         }
         let mut client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(LOOK_TIMEOUT)
             // A redirect would leave the server that the BackupStore names.
-            .redirect(reqwest::redirect::Policy::none());
+            .redirect(reqwest::redirect::Policy::none())
+            // The agent has none either: what works here shall work there.
+            .no_proxy()
+            .dns_resolver(addresses.clone());
         if plain {
             // No certificates need to be there where none are used.
             client = client.tls_certs_only([]);
+        } else if let Some(bundle) = &store.ca_bundle {
+            client = client.tls_certs_only(certificates(bundle)?);
         }
+        let server = store.endpoint.as_deref().map_or_else(
+            || format!("Amazon S3 in {}", store.region),
+            |endpoint| endpoint.trim_end_matches('/').to_owned(),
+        );
         Ok(Self {
             signer: builder.build().map_err(|error| signing(&error))?,
             client: client.build().map_err(|error| signing(&error))?,
-            path: Path::parse(&url.key).map_err(|_| StoreError::Url {
-                url: url.to_string(),
-            })?,
-            url: url.clone(),
-            server: store.endpoint.as_deref().map_or_else(
-                || format!("Amazon S3 in {}", store.region),
-                |endpoint| endpoint.trim_end_matches('/').to_owned(),
-            ),
+            bucket: bucket.to_owned(),
+            server,
+            ca_bundle: store.ca_bundle.clone(),
+            addresses: addresses.clone(),
         })
     }
 
-    /// Looks at the object as it is now.
-    pub async fn look(&self) -> Result<Found, StoreError> {
-        let signed = self.sign(None, LOOK_LIFETIME).await?;
-        let mut response = self
-            .client
-            .get(&signed.url)
-            .header(http::header::RANGE, "bytes=0-0")
-            .send()
-            .await
-            .map_err(|error| self.unreachable(&error))?;
-        let mut body = Vec::new();
+    /// Looks at an object, as it is now or as that version.
+    pub async fn look(&self, url: &ObjectUrl, version: Option<&str>) -> Result<Found, StoreError> {
+        let signed = self.sign(url, version, LOOK_LIFETIME).await?;
+        let request = self.get(&signed)?.header(RANGE, "bytes=0-0");
+        let mut response = request.send().await.map_err(|it| self.unreachable(&it))?;
         // The whole object, from a server that ignores Range, is nothing to read.
-        if response.status() != http::StatusCode::OK {
-            while let Some(chunk) = response
-                .chunk()
-                .await
-                .map_err(|error| self.unreachable(&error))?
-            {
-                body.extend_from_slice(&chunk);
-                if body.len() > ANSWER_MAX {
-                    break;
-                }
+        let body = match response.status() {
+            http::StatusCode::OK => Vec::new(),
+            _ => self.body(&mut response, ANSWER_MAX).await?,
+        };
+        self.question(url.to_string(), None)
+            .read(response.status(), response.headers(), &body)
+    }
+
+    /// Shows `each` of the objects under a prefix, as they are now.
+    pub async fn list(
+        &self,
+        prefix: &PrefixUrl,
+        mut each: impl FnMut(Entry),
+    ) -> Result<(), StoreError> {
+        let question = self.question(prefix.to_string(), Some("s3:ListBucket"));
+        let mut next = vec![("list-type", "2".to_owned())];
+        for _ in 0..PAGES {
+            next.push(("prefix", prefix.prefix.clone()));
+            let page = self.page(&question, next, listing::objects).await?;
+            page.entries.into_iter().for_each(&mut each);
+            match page.next {
+                Some(token) => next = vec![("list-type", "2".to_owned()), token],
+                None => return Ok(()),
             }
         }
-        Question {
-            url: &self.url,
-            server: &self.server,
+        Err(too_many(&question))
+    }
+
+    /// Shows `each` of what the store has kept of an object, deletions too: the newest first of each kind.
+    pub async fn versions(
+        &self,
+        url: &ObjectUrl,
+        mut each: impl FnMut(Version),
+    ) -> Result<(), StoreError> {
+        let what = format!("the versions of {url}");
+        let question = self.question(what, Some("s3:ListBucketVersions"));
+        let mut next = vec![("versions", String::new())];
+        for _ in 0..PAGES {
+            next.push(("prefix", url.key.clone()));
+            let page = self.page(&question, next, listing::versions).await?;
+            // Keys come in order, those that are longer after this one.
+            let is_last = page.entries.last().is_some_and(|last| last.key > url.key);
+            let of_it = page.entries.into_iter().filter(|it| it.key == url.key);
+            of_it.for_each(&mut each);
+            match page.next {
+                Some((key, version)) if !is_last => {
+                    next = vec![("versions", String::new()), ("key-marker", key)];
+                    next.extend(version.map(|version| ("version-id-marker", version)));
+                }
+                Some(_) | None => return Ok(()),
+            }
         }
-        .read(response.status(), response.headers(), &body)
+        Err(too_many(&question))
+    }
+
+    /// `listing`, as long as it may take.
+    pub async fn in_time<T>(
+        &self,
+        listing: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let done = tokio::time::timeout(LISTING_TIMEOUT, listing).await;
+        done.unwrap_or_else(|_| {
+            Err(StoreError::Unreachable {
+                server: self.server.clone(),
+                why: "a listing was not complete in two minutes",
+            })
+        })
+    }
+
+    async fn page<E, N>(
+        &self,
+        question: &Question<'_>,
+        query: Vec<(&'static str, String)>,
+        read: fn(&[u8]) -> Read<E, N>,
+    ) -> Result<Page<E, N>, StoreError> {
+        let signed = self.signed(&Path::default(), query, LOOK_LIFETIME).await?;
+        let request = self.get(&signed)?;
+        let mut response = request.send().await.map_err(|it| self.unreachable(&it))?;
+        let body = self.body(&mut response, PAGE_MAX).await?;
+        question.listed(response.status(), &body)?;
+        read(&body).map_err(|Unreadable| StoreError::Answer {
+            server: self.server.clone(),
+            code: "a listing that cannot be read".to_owned(),
+        })
+    }
+
+    /// A request to where a store may be.
+    fn get(&self, signed: &SignedUrl) -> Result<reqwest::RequestBuilder, StoreError> {
+        let url = url::Url::parse(&signed.url).map_err(|error| StoreError::Signing {
+            url: format!("s3://{}", self.bucket),
+            why: error.to_string(),
+        })?;
+        let examined = self.addresses.examine_url(&url);
+        examined.map_err(|denied| StoreError::AddressDenied {
+            server: self.server.clone(),
+            denied,
+        })?;
+        Ok(self.client.get(url))
+    }
+
+    /// No more than `most` bytes, or a little.
+    async fn body(
+        &self,
+        response: &mut reqwest::Response,
+        most: usize,
+    ) -> Result<Vec<u8>, StoreError> {
+        let mut body = Vec::new();
+        while body.len() < most {
+            match response.chunk().await {
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) => break,
+                Err(error) => return Err(self.unreachable(&error)),
+            }
+        }
+        Ok(body)
     }
 
     /// Signs a URL that reads the object (of that version) for `lifetime`.
     pub async fn sign(
         &self,
+        url: &ObjectUrl,
         version: Option<&str>,
         lifetime: Duration,
     ) -> Result<SignedUrl, StoreError> {
-        let options =
-            SignedUrlOptions::default().with_query(version.map(|version| ("versionId", version)));
+        let path = Path::parse(&url.key).map_err(|_| StoreError::Url {
+            url: url.to_string(),
+        })?;
+        let version = version.map(|version| ("versionId", version.to_owned()));
+        self.signed(&path, version, lifetime).await
+    }
+
+    async fn signed(
+        &self,
+        path: &Path,
+        query: impl IntoIterator<Item = (&'static str, String)>,
+        lifetime: Duration,
+    ) -> Result<SignedUrl, StoreError> {
+        let options = SignedUrlOptions::default().with_query(query);
         let now = Timestamp::now();
         let url = self
             .signer
-            .signed_url_opts(Method::GET, &self.path, lifetime, &options)
+            .signed_url_opts(Method::GET, path, lifetime, &options)
             .await
             .map_err(|error| StoreError::Signing {
-                url: self.url.to_string(),
+                url: format!("s3://{}/{path}", self.bucket),
                 why: error.to_string(),
             })?;
         Ok(SignedUrl {
             url: url.to_string(),
             expires: now + lifetime,
+            ca_bundle: self.ca_bundle.clone(),
         })
+    }
+
+    fn question(&self, url: String, permission: Option<&'static str>) -> Question<'_> {
+        Question {
+            url,
+            bucket: &self.bucket,
+            server: &self.server,
+            permission,
+        }
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> StoreError {
         let server = self.server.clone();
-        if is_tls(error) {
+        if let Some(denied) = cause::<Denied>(error) {
+            let denied = *denied;
+            return StoreError::AddressDenied { server, denied };
+        }
+        if cause::<rustls::Error>(error).is_some() {
             return StoreError::Tls { server };
         }
         let why = if error.is_timeout() {
@@ -199,27 +339,24 @@ fn address(endpoint: &str, bucket: &str, path_style: bool) -> Option<String> {
     })
 }
 
-fn is_tls(error: &reqwest::Error) -> bool {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if cause.is::<rustls::Error>() {
-            return true;
-        }
-        // An io::Error's own source() skips the error that it wraps.
-        let wrapped = cause
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
-        source = match wrapped {
-            Some(wrapped) => Some(wrapped as _),
-            None => cause.source(),
-        };
+fn certificates(bundle: &str) -> Result<Vec<reqwest::Certificate>, StoreError> {
+    match reqwest::Certificate::from_pem_bundle(bundle.as_bytes()) {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) | Err(_) => Err(StoreError::CaBundle),
     }
-    false
+}
+
+fn too_many(question: &Question<'_>) -> StoreError {
+    StoreError::TooMany {
+        url: question.url.clone(),
+        most: PAGES * 1000,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Allowance;
 
     fn store(endpoint: Option<&str>, path_style: bool) -> BackupStoreSpec {
         BackupStoreSpec {
@@ -227,6 +364,7 @@ mod tests {
             endpoint: endpoint.map(ToOwned::to_owned),
             region: "eu-central-1".to_owned(),
             path_style,
+            ca_bundle: None,
             credentials_secret_ref: crds::backup_store::SecretRef {
                 name: "keys".to_owned(),
             },
@@ -241,15 +379,21 @@ mod tests {
             secret_access_key: "topsecret".to_owned(),
             session_token: None,
         };
-        let url = ObjectUrl::parse("s3://my-bucket/a/b c.tar.gz")?;
-        Access::new(store, &credentials, &url)
+        let addresses = Addresses::from(&Allowance {
+            allow_store_network: vec!["127.0.0.0/8".parse().unwrap()],
+        });
+        Access::new(store, &credentials, "my-bucket", &addresses)
+    }
+
+    fn url() -> ObjectUrl {
+        ObjectUrl::parse("s3://my-bucket/a/b c.tar.gz").unwrap()
     }
 
     #[tokio::test]
     async fn a_signed_url_names_object_version_and_lifetime_and_no_secret() {
         let access = access(&store(Some("http://127.0.0.1:7070/"), true)).unwrap();
         let signed = access
-            .sign(Some("v 1"), Duration::from_secs(3600))
+            .sign(&url(), Some("v 1"), Duration::from_secs(3600))
             .await
             .unwrap();
         let url = url::Url::parse(&signed.url).unwrap();
@@ -286,7 +430,10 @@ mod tests {
             ),
         ] {
             let access = access(&store(endpoint, path_style)).unwrap();
-            let signed = access.sign(None, Duration::from_secs(60)).await.unwrap();
+            let signed = access
+                .sign(&url(), None, Duration::from_secs(60))
+                .await
+                .unwrap();
             assert!(signed.url.starts_with(start), "{start}: {}", signed.url);
         }
     }
@@ -300,9 +447,31 @@ mod tests {
             .port();
         let endpoint = format!("http://127.0.0.1:{port}");
         let access = access(&store(Some(&endpoint), true)).unwrap();
-        let error = access.look().await.unwrap_err();
+        let error = access.look(&url(), None).await.unwrap_err();
         assert_eq!(error.reason(), "StoreUnreachable");
         assert!(error.to_string().contains(&endpoint), "{error}");
+    }
+
+    #[tokio::test]
+    async fn addresses_that_are_no_stores_are_refused() {
+        for endpoint in [
+            "http://169.254.169.254",
+            "http://[::1]:9000",
+            "http://[::ffff:a9fe:a9fe]",
+        ] {
+            let access = access(&store(Some(endpoint), true)).unwrap();
+            let error = access.look(&url(), None).await.unwrap_err();
+            assert_eq!(error.reason(), "EndpointDenied", "{endpoint}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_region_leads_nowhere_else() {
+        let mut odd = store(None, true);
+        odd.region = "@169.254.169.254/".to_owned();
+        let access = access(&odd).unwrap();
+        let error = access.look(&url(), None).await.unwrap_err();
+        assert_eq!(error.reason(), "EndpointDenied", "{error}");
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! What a server's answer to a look at an object means: a pure reading of status, headers and body.
+//! What a server's answer means: a pure reading of status, headers and body.
 
 use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 
-use super::{ObjectUrl, StoreError};
+use super::StoreError;
 
 /// One exact object, as the store describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +20,12 @@ pub struct Found {
 
 /// What was asked, for the messages.
 pub(super) struct Question<'a> {
-    pub(super) url: &'a ObjectUrl,
+    /// The object, or what is listed.
+    pub(super) url: String,
+    pub(super) bucket: &'a str,
     pub(super) server: &'a str,
+    /// What a listing needs.
+    pub(super) permission: Option<&'static str>,
 }
 
 impl Question<'_> {
@@ -38,8 +42,16 @@ impl Question<'_> {
                 server: self.server.to_owned(),
             }),
             StatusCode::RANGE_NOT_SATISFIABLE => Err(StoreError::Empty {
-                url: self.url.to_string(),
+                url: self.url.clone(),
             }),
+            _ => Err(self.refused(status, error_code(body))),
+        }
+    }
+
+    /// Whether the answer to a GET of a listing is one.
+    pub(super) fn listed(&self, status: StatusCode, body: &[u8]) -> Result<(), StoreError> {
+        match status {
+            StatusCode::OK => Ok(()),
             _ => Err(self.refused(status, error_code(body))),
         }
     }
@@ -56,7 +68,7 @@ impl Question<'_> {
         let etag = text(header::ETAG.as_str())
             .filter(|etag| etag.len() > 2 && etag.starts_with('"') && etag.ends_with('"'))
             .ok_or_else(|| StoreError::NoEtag {
-                url: self.url.to_string(),
+                url: self.url.clone(),
                 server: self.server.to_owned(),
             })?;
         Ok(Found {
@@ -76,8 +88,8 @@ impl Question<'_> {
     /// Source: Amazon S3 API Reference, "List of error codes"; other servers use the same ones.
     fn refused(&self, status: StatusCode, code: Option<&str>) -> StoreError {
         let server = self.server.to_owned();
-        let bucket = self.url.bucket.clone();
-        let url = self.url.to_string();
+        let bucket = self.bucket.to_owned();
+        let url = self.url.clone();
         let both = match code {
             Some(code) => format!("{} {code}", status.as_u16()),
             None => format!("status {}", status.as_u16()),
@@ -119,7 +131,14 @@ impl Question<'_> {
                 code: both,
             },
             (429 | 500..=599, _) => StoreError::Unavailable { server, code: both },
-            (403, _) => StoreError::Denied { url, code: both },
+            (403, _) => match self.permission {
+                Some(permission) => StoreError::ListingDenied {
+                    url,
+                    code: both,
+                    permission,
+                },
+                None => StoreError::Denied { url, code: both },
+            },
             _ => StoreError::Answer { server, code: both },
         }
     }
@@ -140,6 +159,15 @@ fn error_code(body: &[u8]) -> Option<&str> {
 mod tests {
     use super::*;
 
+    fn question(permission: Option<&'static str>) -> Question<'static> {
+        Question {
+            url: "s3://b/k".to_owned(),
+            bucket: "b",
+            server: "http://s",
+            permission,
+        }
+    }
+
     fn read(status: u16, headers: &[(&str, &str)], body: &str) -> Result<Found, StoreError> {
         let headers: HeaderMap = headers
             .iter()
@@ -150,12 +178,7 @@ mod tests {
                 )
             })
             .collect();
-        let url = ObjectUrl::parse("s3://b/k").unwrap();
-        Question {
-            url: &url,
-            server: "http://s",
-        }
-        .read(
+        question(None).read(
             StatusCode::from_u16(status).unwrap(),
             &headers,
             body.as_bytes(),
@@ -228,6 +251,15 @@ mod tests {
             assert!(!error.to_string().contains("secret text"));
             assert!(error.to_string().contains("; "), "{error}: what to do?");
         }
+    }
+
+    #[test]
+    fn what_a_listing_needs_is_told() {
+        let question = question(Some("s3:ListBucket"));
+        assert_eq!(question.listed(StatusCode::OK, b""), Ok(()));
+        let denied = question.listed(StatusCode::FORBIDDEN, b"<Code>AccessDenied</Code>");
+        let said = denied.unwrap_err().to_string();
+        assert!(said.contains("give them s3:ListBucket"), "{said}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Why an object in a store cannot be read.
 
+use super::Denied;
+
 /// Why an object in a store cannot be read. Each message says what happened and what to do; none
 /// repeats what a server wrote beyond its error code, since the server is the tenant's choice and
 /// could be made to be anything that the controller can reach.
@@ -19,6 +21,21 @@ pub enum StoreError {
     Endpoint {
         /// As written.
         endpoint: String,
+    },
+    /// The certificates are none.
+    #[error(
+        "caBundle of the BackupStore holds no certificate that can be read; write certificates in PEM, as in a file ca.crt"
+    )]
+    CaBundle,
+    /// The endpoint leads to where no store may be.
+    #[error(
+        "the server {server} has an address at which the populator does not look for stores ({denied}); use another endpoint, or have the administrator allow it by --allow-store-network to the populator's controller and agent"
+    )]
+    AddressDenied {
+        /// Scheme, host and port.
+        server: String,
+        /// What is wrong with it.
+        denied: Denied,
     },
     /// A URL cannot be signed.
     #[error(
@@ -40,7 +57,7 @@ pub enum StoreError {
     },
     /// TLS failed.
     #[error(
-        "no secure connection to {server}: its certificate is not trusted or TLS failed; use a certificate of a public authority, or http:// inside a trusted network"
+        "no secure connection to {server}: its certificate is not trusted or TLS failed; use a certificate of a public authority, or name the authority by caBundle of the BackupStore"
     )]
     Tls {
         /// Scheme, host and port.
@@ -91,6 +108,24 @@ pub enum StoreError {
         url: String,
         /// Status and error code.
         code: String,
+    },
+    /// The credentials are good and not allowed to list.
+    #[error("the credentials may not list {url} ({code}); give them {permission} on the bucket")]
+    ListingDenied {
+        /// What was to be listed.
+        url: String,
+        /// Status and error code.
+        code: String,
+        /// What they lack.
+        permission: &'static str,
+    },
+    /// So many objects are not looked through.
+    #[error("more than {most} objects lie under {url}; name a longer prefix or the archive itself")]
+    TooMany {
+        /// What was listed.
+        url: String,
+        /// Where that ends.
+        most: usize,
     },
     /// The region is another one.
     #[error(
@@ -154,6 +189,8 @@ impl StoreError {
         match self {
             Self::Url { .. } => "URLInvalid",
             Self::Endpoint { .. } => "EndpointInvalid",
+            Self::CaBundle => "CABundleInvalid",
+            Self::AddressDenied { .. } => "EndpointDenied",
             Self::Signing { .. } => "SigningFailed",
             Self::Unreachable { .. } => "StoreUnreachable",
             Self::Tls { .. } => "StoreNotTrusted",
@@ -161,7 +198,8 @@ impl StoreError {
             Self::NoBucket { .. } => "BucketNotFound",
             Self::NoObject { .. } => "ObjectNotFound",
             Self::Credentials { .. } => "CredentialsRefused",
-            Self::Denied { .. } => "AccessDenied",
+            Self::Denied { .. } | Self::ListingDenied { .. } => "AccessDenied",
+            Self::TooMany { .. } => "TooManyObjects",
             Self::Region { .. } => "RegionWrong",
             Self::Clock { .. } => "ClocksDiffer",
             Self::NoRanges { .. } => "RangesUnsupported",
@@ -177,9 +215,12 @@ impl StoreError {
         match self {
             Self::NoBucket { .. }
             | Self::NoObject { .. }
+            | Self::TooMany { .. }
             | Self::NoEtag { .. }
             | Self::Empty { .. } => Some(true),
             Self::Endpoint { .. }
+            | Self::CaBundle
+            | Self::AddressDenied { .. }
             | Self::Signing { .. }
             | Self::Unreachable { .. }
             | Self::Tls { .. }
@@ -190,7 +231,7 @@ impl StoreError {
             | Self::NoRanges { .. }
             | Self::Answer { .. } => Some(false),
             // A key that may read other objects of the store is a good key.
-            Self::Url { .. } | Self::Denied { .. } => None,
+            Self::Url { .. } | Self::Denied { .. } | Self::ListingDenied { .. } => None,
         }
     }
 }

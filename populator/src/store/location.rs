@@ -1,4 +1,4 @@
-//! `s3://` URLs and which store serves them.
+//! `s3://` URLs, what they name and which store serves them.
 
 use std::fmt;
 
@@ -33,6 +33,61 @@ impl ObjectUrl {
             bucket: bucket.to_owned(),
             key: key.to_owned(),
         })
+    }
+}
+
+/// All objects whose keys begin alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrefixUrl {
+    /// The bucket.
+    pub bucket: String,
+    /// How the keys begin: empty for the whole bucket, or ends in a slash.
+    pub prefix: String,
+}
+
+/// What a `backupURL` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// One object.
+    Object(ObjectUrl),
+    /// Objects among which the time decides.
+    Prefix(PrefixUrl),
+}
+
+impl Location {
+    /// Reads `s3://BUCKET/KEY`, `s3://BUCKET/PREFIX/` or `s3://BUCKET/`.
+    pub fn parse(url: &str) -> Result<Self, StoreError> {
+        let Some(path) = url.strip_suffix('/') else {
+            return ObjectUrl::parse(url).map(Self::Object);
+        };
+        let prefix = match path.strip_prefix("s3://") {
+            Some(bucket) if !bucket.is_empty() && !bucket.contains('/') => PrefixUrl {
+                bucket: bucket.to_owned(),
+                prefix: String::new(),
+            },
+            _ => {
+                let ObjectUrl { bucket, key } = ObjectUrl::parse(path)?;
+                PrefixUrl {
+                    bucket,
+                    prefix: key + "/",
+                }
+            }
+        };
+        Ok(Self::Prefix(prefix))
+    }
+
+    /// The bucket.
+    pub fn bucket(&self) -> &str {
+        match self {
+            Self::Object(object) => &object.bucket,
+            Self::Prefix(prefix) => &prefix.bucket,
+        }
+    }
+}
+
+impl fmt::Display for PrefixUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s3://{}/{}", self.bucket, self.prefix)
     }
 }
 
@@ -89,6 +144,30 @@ mod tests {
             "s3://b/a\nb",
         ] {
             assert!(ObjectUrl::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_slash_at_the_end_means_a_prefix() {
+        let Location::Prefix(prefix) = Location::parse("s3://b/team/db/").unwrap() else {
+            panic!("one object");
+        };
+        assert_eq!((&*prefix.bucket, &*prefix.prefix), ("b", "team/db/"));
+        assert_eq!(prefix.to_string(), "s3://b/team/db/");
+        let whole = Location::parse("s3://b/").unwrap();
+        assert_eq!(whole.bucket(), "b");
+        assert!(matches!(whole, Location::Prefix(all) if all.to_string() == "s3://b/"));
+        let object = Location::parse("s3://b/team/db").unwrap();
+        assert!(matches!(object, Location::Object(_)));
+        for wrong in [
+            "s3://b",
+            "s3:///",
+            "s3://b//",
+            "s3://b/a//",
+            "s3://b/../",
+            "/",
+        ] {
+            assert!(Location::parse(wrong).is_err(), "{wrong}");
         }
     }
 

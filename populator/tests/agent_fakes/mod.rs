@@ -16,6 +16,7 @@ use crds::restore_order::{
 use crds::volume_backup::ResolvedArchive;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use populator::store::{Addresses, Allowance};
 
 /// A URL that is good for so many seconds.
 pub fn access(url: &str, seconds: i64) -> SignedAccess {
@@ -23,7 +24,15 @@ pub fn access(url: &str, seconds: i64) -> SignedAccess {
     SignedAccess {
         url: url.to_owned(),
         expires: Time(expires),
+        ca_bundle: None,
     }
+}
+
+/// Where the store that stands in for one is.
+pub fn nearby() -> Addresses {
+    Addresses::from(&Allowance {
+        allow_store_network: vec!["127.0.0.0/8".parse().unwrap()],
+    })
 }
 
 /// An archive of this size, pinned.
@@ -43,6 +52,7 @@ pub fn order(archive: ResolvedArchive, access: SignedAccess) -> RestoreOrder {
         RestoreOrderSpec {
             goal: Goal::Filled,
             attempt: 1,
+            paused: false,
             node_name: "node".into(),
             claim: OrderClaim {
                 namespace: "default".into(),

@@ -5,7 +5,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use crds::{RestoreOrder, VolumeRestore};
 use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim};
-use kube::{Api, ResourceExt as _, api::ListParams};
+use kube::{
+    Api, ResourceExt as _,
+    api::{ListParams, Patch, PatchParams},
+};
 
 use super::{Claim, Tenant, traces};
 use crate::{product::NAMESPACE, wait::eventually};
@@ -129,6 +132,39 @@ impl Tenant<'_> {
             Ok(order)
         })
         .await
+    }
+
+    /// Pauses a restore, and waits until it says so and its agent has nothing mounted for it.
+    pub async fn pause(&self, claim: &str, within: Duration) -> Result<()> {
+        self.set_paused(claim, true).await?;
+        let uid = self.api::<PersistentVolumeClaim>().get(claim).await?;
+        let uid = uid.uid().context("a UID")?;
+        eventually(&format!("PVC {claim} is paused"), within, || async {
+            let restore = self.api::<VolumeRestore>().get(claim).await?;
+            let status = restore.status.unwrap_or_default();
+            let reasons: Vec<_> = status.conditions.iter().map(|it| &it.reason).collect();
+            ensure!(reasons.iter().any(|it| *it == "Paused"), "{reasons:?}");
+            let orders = Api::<RestoreOrder>::namespaced(self.cluster.client(), NAMESPACE);
+            let order = orders.get(&format!("pvc-{uid}")).await?;
+            let order_uid = order.uid().context("a UID")?;
+            let table = std::fs::read_to_string("/proc/self/mounts")?;
+            ensure!(!table.contains(&order_uid), "something is mounted");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Has a paused restore go on.
+    pub async fn resume(&self, claim: &str) -> Result<()> {
+        self.set_paused(claim, false).await
+    }
+
+    async fn set_paused(&self, claim: &str, paused: bool) -> Result<()> {
+        let change = serde_json::json!({"spec": {"paused": paused}});
+        self.api::<VolumeRestore>()
+            .patch(claim, &PatchParams::default(), &Patch::Merge(&change))
+            .await?;
+        Ok(())
     }
 
     /// Waits until a deleted PVC and its VolumeRestore are gone, and nothing is left of them.

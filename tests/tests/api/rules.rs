@@ -96,8 +96,6 @@ fn with(object: &Value, pointer: &str, value: &Value) -> Result<Value> {
 async fn backup_urls(world: &World) -> Result<()> {
     const FORM: Option<&str> =
         Some("backupURL must be s3://BUCKET/KEY, for example s3://my-bucket/database.tar.gz");
-    const OBJECT: Option<&str> =
-        Some("backupURL must name one object; a prefix that ends in / is not supported");
     let at = "/spec/backupURL";
     let long = |length: usize| json!(format!("s3://my-bucket/{}", "k".repeat(length - 15)));
     let cases = [
@@ -115,12 +113,12 @@ async fn backup_urls(world: &World) -> Result<()> {
         (at, json!("http://my-bucket/key"), FORM),
         (at, json!("S3://my-bucket/key"), FORM),
         (at, json!("s3://my-bucket"), FORM),
-        (at, json!("s3://my-bucket/"), FORM),
+        (at, json!("s3://my-bucket/"), None),
         (at, json!("s3://My_Bucket/key"), FORM),
         (at, json!("s3://b/key"), FORM),
         (at, json!("s3:///key"), FORM),
         (at, json!(""), FORM),
-        (at, json!("s3://my-bucket/folder/"), OBJECT),
+        (at, json!("s3://my-bucket/folder/"), None),
         (at, json!(7), Some("spec.backupURL: Invalid value")),
         (at, Value::Null, Some("spec.backupURL: Required value")),
         ("/spec/storeRef", json!({"name": "store"}), None),
@@ -176,6 +174,16 @@ async fn stores(world: &World) -> Result<()> {
         ),
         ("/spec/endpoint", json!("https://"), ENDPOINT),
         (
+            "/spec/caBundle",
+            json!("-----BEGIN CERTIFICATE-----\n"),
+            None,
+        ),
+        (
+            "/spec/caBundle",
+            json!("aWQK"),
+            Some("caBundle must be certificates in PEM"),
+        ),
+        (
             "/spec/pathStyle",
             json!("yes"),
             Some("spec.pathStyle: Invalid value"),
@@ -205,10 +213,11 @@ async fn stores(world: &World) -> Result<()> {
 
 async fn restores(world: &World) -> Result<()> {
     const FIXED: Option<&str> =
-        Some("spec is immutable; delete the VolumeRestore to have it made anew");
+        Some("only spec.paused may change; delete the VolumeRestore to have it made anew");
     let cases = [
         ("/metadata/labels", json!({"seen": "yes"}), None),
         ("/spec/volumeBackupName", json!("database-backup-v1"), None),
+        ("/spec/paused", json!(true), None),
         ("/spec/volumeBackupName", json!("another"), FIXED),
         ("/spec/persistentVolumeClaim/name", json!("another"), FIXED),
         ("/spec/persistentVolumeClaim/uid", json!("another"), FIXED),
@@ -218,8 +227,8 @@ async fn restores(world: &World) -> Result<()> {
 
 async fn orders(world: &World) -> Result<()> {
     const FIXED: Option<&str> = Some(
-        "claim, nodeName, volume, archive and options are fixed; only goal, attempt and access may \
-         change",
+        "claim, nodeName, volume, archive and options are fixed; only goal, attempt, paused and access \
+         may change",
     );
     let goal = Some("spec.goal: Unsupported value: \"Forgotten\"");
     let cases = [
@@ -227,6 +236,7 @@ async fn orders(world: &World) -> Result<()> {
         ("/spec/goal", json!("Deleted"), None),
         ("/spec/goal", json!("Forgotten"), goal),
         ("/spec/attempt", json!(2), None),
+        ("/spec/paused", json!(true), None),
         (
             "/spec/access/url",
             json!("https://s3.example.com/renewed"),

@@ -41,6 +41,7 @@ async fn aborted(world: &World) -> Result<()> {
     deleted(&tenant, &faults)
         .await
         .context("a PVC deleted midway")?;
+    paused(&tenant, &faults).await.context("a pause")?;
     no_room(world, &tenant)
         .await
         .context("a node without room")?;
@@ -135,6 +136,17 @@ async fn deleted(tenant: &Tenant<'_>, faults: &FaultProxy) -> Result<()> {
     gone(tenant, &claim).await?;
     faults.set(Fault::None).await?;
     Ok(())
+}
+
+async fn paused(tenant: &Tenant<'_>, faults: &FaultProxy) -> Result<()> {
+    faults.set(SLOW).await?;
+    let claim = tenant.claim("paused", &Wish::BACKUP).await?;
+    tenant.restoring("paused", WAIT).await?;
+    tenant.pause("paused", WAIT).await?;
+    faults.set(Fault::None).await?;
+    tenant.resume("paused").await?;
+    tenant.completed("paused", WAIT).await?;
+    gone(tenant, &claim).await
 }
 
 /// The node has no room; as external-provisioner would, the controller has the scheduler look again.

@@ -2,10 +2,13 @@
 //! Pending with the reason and leave nothing behind.
 
 mod block;
+mod bounds;
 mod choices;
 mod memory;
+mod point_in_time;
 mod refusals;
 mod steering;
+mod stores;
 mod whole;
 
 use std::process::ExitCode;
@@ -18,6 +21,9 @@ fn main() -> anyhow::Result<ExitCode> {
     block::add(&mut suite);
     choices::add(&mut suite);
     refusals::add(&mut suite);
+    bounds::add(&mut suite);
+    stores::add(&mut suite);
+    point_in_time::add(&mut suite);
     memory::add(&mut suite);
     steering::add(&mut suite);
     Ok(suite.run())

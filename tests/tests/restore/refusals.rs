@@ -59,7 +59,7 @@ fn flip(bytes: &mut Vec<u8>) {
 }
 
 /// The odd tree as an archive.
-fn archive(suffix: &str) -> Result<Vec<u8>> {
+pub fn archive(suffix: &str) -> Result<Vec<u8>> {
     let folder = tempfile::tempdir()?;
     odd_tree::make(&folder.path().join("original"))?;
     let archive = folder.path().join("archive");

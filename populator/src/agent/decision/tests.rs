@@ -15,6 +15,7 @@ fn order(goal: Goal, attempt: i64) -> RestoreOrder {
         RestoreOrderSpec {
             goal,
             attempt,
+            paused: false,
             node_name: "node".into(),
             claim: OrderClaim {
                 namespace: "default".into(),
@@ -38,6 +39,7 @@ fn order(goal: Goal, attempt: i64) -> RestoreOrder {
             access: SignedAccess {
                 url: "https://example.com".into(),
                 expires: Time(jiff::Timestamp::UNIX_EPOCH),
+                ca_bundle: None,
             },
         },
     );
@@ -129,6 +131,30 @@ fn toward_a_filled_volume() {
             "{state:?} of attempt {attempt}, (mounted, filled): {known:?}"
         );
     }
+}
+
+#[test]
+fn while_it_is_paused_nothing_is_written_or_mounted() {
+    let mut order = order(Goal::Filled, 2);
+    order.spec.paused = true;
+    assert!(!wanted(2, Some(&order), false, false));
+    let (unmounted, mounted) = (record(false, false), record(true, false));
+    for state in [
+        State::Waiting,
+        State::Provisioning,
+        State::Restoring,
+        State::Failed,
+    ] {
+        let at = status(state, 2);
+        assert_eq!(decide(Some(&order), &at, None), "rest");
+        assert_eq!(decide(Some(&order), &at, Some(&unmounted)), "rest");
+        assert_eq!(decide(Some(&order), &at, Some(&mounted)), "release");
+    }
+    let complete = record(false, true);
+    let at = status(State::Restoring, 2);
+    assert_eq!(decide(Some(&order), &at, Some(&complete)), "report");
+    order.spec.goal = Goal::Deleted;
+    assert_eq!(decide(Some(&order), &at, Some(&unmounted)), "delete");
 }
 
 #[test]

@@ -4,6 +4,8 @@ use archive::{SourceError, SourceErrorKind};
 use http::StatusCode;
 use reqwest::Response;
 
+use crate::store::{Denied, cause};
+
 /// The longest body of a refusal that is looked at, in bytes.
 const LOOK: usize = 8 << 10;
 
@@ -39,16 +41,18 @@ pub(super) fn changed(what: &str) -> Refusal {
 pub(super) fn transport(error: reqwest::Error) -> SourceError {
     let error = error.without_url();
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(next) = cause {
+    let mut below = std::error::Error::source(&error);
+    while let Some(next) = below {
         let words = next.to_string();
         if !text.ends_with(&words) {
             text = format!("{text}: {words}");
         }
-        cause = next.source();
+        below = next.source();
     }
     let kind = if error.is_builder() {
         SourceErrorKind::Other
+    } else if cause::<Denied>(&error).is_some() {
+        SourceErrorKind::Denied
     } else {
         SourceErrorKind::Unavailable
     };

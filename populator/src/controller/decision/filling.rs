@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use crds::restore_order::{Cure, Failure, MadeVolume, RestoreOrder, State};
-use jiff::Timestamp;
+use crds::restore_order::{Cure, Failure, MadeVolume, RestoreOrder, RestoreOrderStatus, State};
+use jiff::{SignedDuration, Timestamp};
 
-use super::{ALIVE_CHECK, Decision, NodeSight, Observed, Stance, Step, Wait, placement};
+use super::{ALIVE_CHECK, Decision, NodeSight, Observed, Stance, Step, Wait, is_paused, placement};
 use crate::controller::claim::Claim;
 use crate::controller::ending::Ending;
+use crate::units;
 
 /// Bytes that may be fetched for one restore: this many times the archive, and a little more so
 /// that small archives are not given up after a few broken connections.
@@ -20,6 +21,61 @@ pub(super) fn fill(observed: &Observed, claim: &Claim, order: &RestoreOrder) -> 
         return Decision::new(Step::Discard, Stance::CleaningUp);
     }
     let status = order.status.clone().unwrap_or_default();
+    // What is complete is handed over, whatever else is wished.
+    if status.state != State::Filled && is_paused(observed) {
+        let step = if order.spec.paused {
+            Step::Wait(Wait::OnChange)
+        } else {
+            Step::Pause(true)
+        };
+        return Decision::new(step, Stance::Paused);
+    }
+    let deadline = deadline(observed, order);
+    if let Some((due, seconds)) = deadline
+        && status.state != State::Filled
+        && observed.now >= due
+    {
+        let last = status.failure.map(|failure| failure.message);
+        return over(&Ending::DeadlinePassed { seconds, last });
+    }
+    let decision = if status.state != State::Filled && order.spec.paused {
+        go_on(observed, order)
+    } else {
+        by_state(observed, claim, order, status)
+    };
+    match (deadline, decision.step) {
+        (Some((due, _)), Step::Wait(wait)) => Decision {
+            step: Step::Wait(wait.no_later_than(due)),
+            ..decision
+        },
+        (_, step) => Decision { step, ..decision },
+    }
+}
+
+/// After a pause: first a URL that works.
+fn go_on(observed: &Observed, order: &RestoreOrder) -> Decision {
+    let step = if observed.now >= renew_at(order, observed.url_lifetime) {
+        Step::RenewAccess
+    } else {
+        Step::Pause(false)
+    };
+    Decision::new(step, Stance::Waiting)
+}
+
+/// When the restore must be complete, and how many seconds it has in all.
+fn deadline(observed: &Observed, order: &RestoreOrder) -> Option<(Timestamp, i64)> {
+    let seconds = order.spec.options.retry.as_ref()?.active_deadline_seconds?;
+    let start = observed.restore.as_ref()?.status.start_time.as_ref()?;
+    let due = start.0.checked_add(SignedDuration::from_secs(seconds));
+    Some((due.unwrap_or(Timestamp::MAX), seconds))
+}
+
+fn by_state(
+    observed: &Observed,
+    claim: &Claim,
+    order: &RestoreOrder,
+    status: RestoreOrderStatus,
+) -> Decision {
     // What an agent said of an earlier attempt says nothing of this one, except that it is done.
     let current = status.attempt >= order.spec.attempt;
     match status.state {
@@ -88,12 +144,18 @@ fn failed(
     match failure.cure {
         Cure::Person => Decision::new(Step::Discard, Stance::Failed(failure)),
         Cure::OtherNode => leave_node(observed, claim, order, Stance::Moving(failure)),
-        Cure::Time if fetched > budget(order.spec.archive.size) => over(&Ending::BudgetSpent {
+        Cure::Time if fetched > budget(order) => over(&Ending::BudgetSpent {
             attempts: order.spec.attempt,
             fetched,
             size: order.spec.archive.size,
             last: failure.message,
         }),
+        Cure::Time if attempts(order).is_some_and(|most| order.spec.attempt >= most) => {
+            over(&Ending::AttemptsSpent {
+                attempts: order.spec.attempt,
+                last: failure.message,
+            })
+        }
         Cure::Time => {
             let step = match observed.retry_at {
                 Some(due) if observed.now < due => Step::Wait(Wait::Until(due)),
@@ -104,10 +166,24 @@ fn failed(
     }
 }
 
-/// How many bytes may be fetched for an archive of `size`.
-pub(super) fn budget(size: i64) -> i64 {
-    size.saturating_mul(BUDGET_TIMES)
-        .saturating_add(BUDGET_EXTRA)
+/// How many bytes may be fetched.
+pub(super) fn budget(order: &RestoreOrder) -> i64 {
+    let retry = order.spec.options.retry.as_ref();
+    let given = retry.and_then(|retry| units::quantity(retry.max_bytes_fetched.as_deref()?));
+    match given {
+        Some(bytes) => i64::try_from(bytes).unwrap_or(i64::MAX),
+        None => order
+            .spec
+            .archive
+            .size
+            .saturating_mul(BUDGET_TIMES)
+            .saturating_add(BUDGET_EXTRA),
+    }
+}
+
+/// How often it may be tried.
+fn attempts(order: &RestoreOrder) -> Option<i64> {
+    order.spec.options.retry.as_ref()?.attempts
 }
 
 /// Gives up the order's node: first the scheduler's choice, then the volume, so that after a crash

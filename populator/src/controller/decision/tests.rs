@@ -38,6 +38,7 @@ pub(crate) fn pinned() -> Pinned {
         point_in_time: crate::controller::resolution::PointInTime::Unknown,
         store: "store".to_owned(),
         signed: SignedUrl {
+            ca_bundle: None,
             url: "http://s/b/k?sig".to_owned(),
             expires: "2026-01-01T01:00:00Z".parse().unwrap(),
         },
@@ -76,6 +77,7 @@ pub(crate) fn observed(change: impl FnOnce(&mut Observed)) -> Observed {
             generation: Some(1),
             claim_uid: "u1".to_owned(),
             deleting: false,
+            paused: false,
             status: VolumeRestoreStatus::default(),
         }),
         order: None,

@@ -48,6 +48,7 @@ pub(super) async fn execute(
         Step::CreateOrder { node } => create_order(context, key, observed, node).await,
         Step::RenewAccess => renew_access(context, observed).await,
         Step::Retry => retry(context, observed).await,
+        Step::Pause(paused) => pause(context, observed, *paused).await,
         Step::ClearNode => {
             remember_full(context, key, observed, stance);
             clear_node(context, key, observed).await
@@ -163,6 +164,7 @@ async fn create_restore(
                 uid: claim.uid.clone(),
             },
             volume_backup_name: claim.backup.clone(),
+            paused: false,
         },
     );
     restore.owner_references_mut().push(OwnerReference {
@@ -255,7 +257,12 @@ async fn renew_access(context: &Context, observed: &mut Observed) -> Result<(), 
     };
     let signed = resolution::renew(context, &order).await?;
     failpoint::reached("controller.renew-access.before");
-    let patched = patch(context, &order, json!({ "access": order::access(&signed) })).await?;
+    let patched = patch(
+        context,
+        &order,
+        json!({ "access": order::access_change(&signed) }),
+    )
+    .await?;
     failpoint::reached("controller.renew-access.after");
     observed.order = Some(Arc::new(patched));
     Ok(())
@@ -270,13 +277,26 @@ async fn retry(context: &Context, observed: &mut Observed) -> Result<(), Trouble
         Err(_) if order.spec.access.expires.0 > observed.now + URL_REST => SignedUrl {
             url: order.spec.access.url.clone(),
             expires: order.spec.access.expires.0,
+            ca_bundle: order.spec.access.ca_bundle.clone(),
         },
         Err(trouble) => return Err(trouble),
     };
-    let spec = json!({ "attempt": order.spec.attempt + 1, "access": order::access(&signed) });
+    let spec =
+        json!({ "attempt": order.spec.attempt + 1, "access": order::access_change(&signed) });
     failpoint::reached("controller.retry.before");
     let patched = patch(context, &order, spec).await?;
     failpoint::reached("controller.retry.after");
+    observed.order = Some(Arc::new(patched));
+    Ok(())
+}
+
+async fn pause(context: &Context, observed: &mut Observed, paused: bool) -> Result<(), Trouble> {
+    let Some(order) = observed.order.clone() else {
+        return Ok(());
+    };
+    failpoint::reached("controller.pause.before");
+    let patched = patch(context, &order, json!({ "paused": paused })).await?;
+    failpoint::reached("controller.pause.after");
     observed.order = Some(Arc::new(patched));
     Ok(())
 }

@@ -85,6 +85,7 @@ pub(super) fn view(restore: &VolumeRestore, remembered: &Remembered) -> Restore 
         generation: restore.metadata.generation,
         claim_uid: restore.spec.persistent_volume_claim.uid.clone(),
         deleting: restore.metadata.deletion_timestamp.is_some(),
+        paused: restore.spec.paused,
         status,
     }
 }

@@ -195,12 +195,6 @@ pub fn generation<K: Resource>(object: &K) -> u64 {
     ))
 }
 
-/// Versions differ when it begins or ends to exist.
-pub fn life<K: Resource>(object: &K) -> u64 {
-    let metadata = object.meta();
-    hash((&metadata.uid, metadata.deletion_timestamp.is_some()))
-}
-
 /// Versions of an agent's Lease differ when its holder or what it serves does, not when it is
 /// merely renewed.
 pub fn service(lease: &Lease) -> u64 {

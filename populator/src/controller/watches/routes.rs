@@ -52,17 +52,19 @@ impl Route<PersistentVolumeClaim> for Routes {
 
 impl Route<VolumeRestore> for Routes {
     fn mark(restore: &VolumeRestore) -> u64 {
-        changes::life(restore)
+        changes::generation(restore)
     }
 
-    /// One that goes concerns the PVC that it speaks of, and the one whose name it bears. One that
-    /// comes was made for a PVC that is being worked on already.
+    /// One that goes, or is changed by a person, concerns the PVC that it speaks of, and the one whose name
+    /// it bears. One that comes was made for a PVC that is being worked on already.
     fn tell(&self, restore: &VolumeRestore, _: Change) {
         let Some(namespace) = restore.namespace() else {
             return;
         };
         let name = restore.name_any();
-        if restore.metadata.deletion_timestamp.is_none()
+        let is_as_made = restore.metadata.generation == Some(1);
+        if is_as_made
+            && restore.metadata.deletion_timestamp.is_none()
             && self.stores.restore(&namespace, &name).is_some()
         {
             return;

@@ -1,6 +1,8 @@
 //! Failed attempts.
 
 use super::*;
+use crds::restore_options::Retry;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 #[test]
 fn what_failed_begins_anew_when_a_person_has_mended_it() {
@@ -139,14 +141,116 @@ fn the_budget_ends_attempts() {
             with_order(Goal::Filled, status)(o);
         })
     };
-    assert_eq!(step(&spent(budget(10))), Step::Retry);
-    let over = next(&spent(budget(10) + 1));
+    let of = |size| budget(&order(|order| order.spec.archive.size = size));
+    let most = budget(&order(|_| ()));
+    assert_eq!(step(&spent(most)), Step::Retry);
+    let over = next(&spent(most + 1));
     assert_eq!(over.step, Step::Discard);
     match over.stance {
         Some(Stance::Failed(failure)) => assert_eq!(failure.reason, "BudgetSpent"),
         other => panic!("{other:?}"),
     }
-    assert_eq!(budget(i64::MAX), i64::MAX);
+    assert_eq!(of(i64::MAX), i64::MAX);
+    assert_eq!(of(10), 30 + (64 << 20));
+    let given = order(|order| {
+        order.spec.options.retry = Some(Retry {
+            max_bytes_fetched: Some("1Ki".to_owned()),
+            ..Retry::default()
+        });
+    });
+    assert_eq!(budget(&given), 1024);
+}
+
+/// The order's attempt, what of those is allowed, and how many seconds of which have gone by.
+fn bounded(attempt: i64, retry: Retry, gone: i64, answer: RestoreOrderStatus) -> Observed {
+    observed(|o| {
+        o.order = Some(Arc::new(order(|order| {
+            order.spec.attempt = attempt;
+            order.spec.options.retry = Some(retry);
+            order.status = Some(RestoreOrderStatus { attempt, ..answer });
+        })));
+        let start = o.now - SignedDuration::from_secs(gone);
+        if let Some(restore) = &mut o.restore {
+            restore.status.start_time = Some(Time(start));
+        }
+    })
+}
+
+fn reason(observed: &Observed) -> String {
+    match next(observed).stance {
+        Some(Stance::Failed(failure)) => failure.reason,
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn attempts_end_where_the_backup_says() {
+    let twice = || Retry {
+        attempts: Some(2),
+        ..Retry::default()
+    };
+    let first = bounded(1, twice(), 0, failure(Cure::Time));
+    assert_eq!(step(&first), Step::Retry);
+    let second = bounded(2, twice(), 0, failure(Cure::Time));
+    assert_eq!(step(&second), Step::Discard);
+    assert_eq!(reason(&second), "AttemptsSpent");
+}
+
+#[test]
+fn time_ends_where_the_backup_says() {
+    let ten = || Retry {
+        active_deadline_seconds: Some(10),
+        ..Retry::default()
+    };
+    let at_work = bounded(1, ten(), 9, status(State::Restoring));
+    let due = at_work.now + SignedDuration::from_secs(1);
+    assert_eq!(step(&at_work), Step::Wait(Wait::Until(due)));
+    let late = bounded(1, ten(), 10, status(State::Restoring));
+    assert_eq!(step(&late), Step::Discard);
+    assert_eq!(reason(&late), "DeadlinePassed");
+    let complete = bounded(1, ten(), 10, status(State::Filled));
+    assert_eq!(step(&complete), Step::RecordPublishing);
+    let unlimited = bounded(1, Retry::default(), 1 << 20, status(State::Restoring));
+    assert!(matches!(step(&unlimited), Step::Wait(_)));
+}
+
+#[test]
+fn a_pause_is_kept_until_it_ends() {
+    let paused = |wanted, told, state| {
+        observed(|o| {
+            o.order = Some(Arc::new(order(|order| {
+                order.spec.paused = told;
+                order.status = Some(status(state));
+            })));
+            if let Some(restore) = &mut o.restore {
+                restore.paused = wanted;
+            }
+        })
+    };
+    let begin = paused(true, false, State::Restoring);
+    assert_eq!(step(&begin), Step::Pause(true));
+    assert_eq!(next(&begin).stance, Some(Stance::Paused));
+    let kept = paused(true, true, State::Restoring);
+    assert_eq!(step(&kept), Step::Wait(Wait::OnChange));
+    assert_eq!(
+        step(&paused(false, true, State::Restoring)),
+        Step::Pause(false)
+    );
+    let mut long = paused(false, true, State::Restoring);
+    long.now = order(|_| ()).spec.access.expires.0;
+    assert_eq!(step(&long), Step::RenewAccess, "it needs a URL that works");
+    assert_eq!(
+        step(&paused(true, false, State::Filled)),
+        Step::RecordPublishing,
+        "what is complete is handed over"
+    );
+    let before = observed(|o| {
+        if let Some(restore) = &mut o.restore {
+            restore.paused = true;
+        }
+    });
+    assert_eq!(step(&before), Step::Wait(Wait::OnChange));
+    assert_eq!(next(&before).stance, Some(Stance::Paused));
 }
 
 #[test]
