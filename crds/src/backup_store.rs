@@ -82,6 +82,14 @@ pub struct BackupStoreSpec {
     #[schemars(length(max = 65536))]
     pub ca_bundle: Option<String>,
 
+    /// The most that each node reads from the store, in bytes a second, as a quantity, for example `100Mi`.
+    /// Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))")
+        .message("bandwidthPerNode must be a quantity above 0, for example 100Mi"))]
+    #[schemars(length(max = 32))]
+    pub bandwidth_per_node: Option<String>,
+
     /// The Secret of this namespace with the keys `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`
     /// and, for temporary credentials, `AWS_SESSION_TOKEN`.
     pub credentials_secret_ref: SecretRef,

@@ -16,6 +16,10 @@ use crate::restore_options::RestoreOptions;
 use crate::volume_backup::ResolvedArchive;
 use crate::volume_restore::{Basis, Progress, RestoreResult};
 
+/// The annotation that names the BackupStore in which the archive was found: URLs are renewed from it even when
+/// the VolumeBackup is gone.
+pub const STORE: &str = "backup.example.com/store";
+
 /// What the agent shall do.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[kube(
@@ -56,6 +60,9 @@ pub struct RestoreOrderSpec {
     /// Whether the agent shall not work on filling the volume for now.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+    /// How urgent it is among those of its namespace on the node: more before less.
+    #[serde(default)]
+    pub priority: i64,
     /// The node whose agent does it.
     pub node_name: String,
     /// The PVC that the volume is for.
@@ -148,6 +155,9 @@ pub struct SignedAccess {
     /// Certificates in PEM by which the server is trusted, in place of the public authorities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle: Option<String>,
+    /// The most that the node may read from the store, in bytes a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<i64>,
 }
 
 /// What the agent has reached.

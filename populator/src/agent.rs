@@ -38,6 +38,7 @@ pub mod metrics;
 pub mod mount;
 pub mod node;
 pub mod orders;
+mod places;
 pub mod plugin;
 pub mod progress;
 pub mod record;
@@ -96,7 +97,7 @@ pub async fn run(
         return Err(StartError::NodeName);
     }
     let addresses = Addresses::from(&arguments.stores);
-    let clients = Clients::new(Limits::default(), addresses)?;
+    let clients = Clients::new(Limits::default(), addresses, arguments.bandwidth)?;
     let client = Client::try_default().await?;
     let records = Records::open(&arguments.work_dir())?;
     let Some(_lock) = lock::take(&arguments.work_dir(), &stop).await? else {

@@ -36,6 +36,10 @@ fn limits() -> Limits {
 }
 
 async fn reading(seconds: i64) -> Reading {
+    reading_at(seconds, None).await
+}
+
+async fn reading_at(seconds: i64, bandwidth: Option<u64>) -> Reading {
     let object: Vec<u8> = (0..1000u32)
         .map(|index| u8::try_from(index % 251).unwrap())
         .collect();
@@ -43,7 +47,8 @@ async fn reading(seconds: i64) -> Reading {
     let (sender, receiver) = watch::channel(access(&store.url(SECRET), seconds));
     let counter = Counter::default();
     let source = SignedSource::new(
-        Arc::new(Clients::new(limits(), nearby()).unwrap()),
+        Arc::new(Clients::new(limits(), nearby(), bandwidth).unwrap()),
+        "store",
         &archive(1000, ETAG),
         receiver,
         counter.clone(),
@@ -203,4 +208,32 @@ async fn a_denied_url_is_tried_again_only_if_there_is_a_newer_one() {
     });
     assert_eq!(bytes.unwrap().len(), 10);
     assert_eq!(reading.store.asked().last().unwrap().query, "sig=renewed");
+}
+
+#[tokio::test]
+async fn no_more_is_read_than_a_node_or_a_store_may() {
+    let begun = Instant::now();
+    let free = reading(600).await;
+    free.source.read_at(0..1000).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(400));
+
+    let slow_node = reading_at(600, Some(2000)).await;
+    let begun = Instant::now();
+    slow_node.source.read_at(0..1000).await.unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(500));
+
+    let slow_store = reading(600).await;
+    slow_store
+        .access
+        .send_modify(|access| access.bytes_per_second = Some(2000));
+    let begun = Instant::now();
+    let (one, two) = tokio::join!(
+        slow_store.source.read_at(0..1000),
+        slow_store.source.read_at(0..1000)
+    );
+    assert_eq!(one.unwrap(), two.unwrap());
+    assert!(
+        begun.elapsed() >= Duration::from_millis(1000),
+        "they share it"
+    );
 }

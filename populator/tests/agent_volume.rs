@@ -64,7 +64,7 @@ impl Bench {
         let mut node = Node::new(
             Records::open(work.path()).unwrap(),
             Arc::new(drivers),
-            Clients::new(Limits::default(), nearby()).unwrap(),
+            Clients::new(Limits::default(), nearby(), None).unwrap(),
             4,
             Metrics::default(),
         );

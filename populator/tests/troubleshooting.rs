@@ -119,22 +119,21 @@ fn text(word: &str) -> String {
 }
 
 fn refusals() -> Vec<Row> {
-    let (class, driver, backup, namespace) = (
-        || text("CLASS"),
-        || text("DRIVER"),
-        || text("BACKUP"),
-        || text("NAMESPACE"),
-    );
-    let (store, secret, url) = (|| text("STORE"), || text("SECRET"), || text("URL"));
-    let time = |text: &str| text.parse::<Timestamp>().unwrap();
-    let all = vec![
+    let all = [refused_claims(), refused_backups(), refused_nodes()].concat();
+    complete::<_, RefusalDiscriminants>(&all);
+    let rows = all.iter().filter(|it| !matches!(it, Refusal::Store(_)));
+    rows.map(of_refusal).collect()
+}
+
+fn refused_claims() -> Vec<Refusal> {
+    let (class, driver) = (|| text("CLASS"), || text("DRIVER"));
+    vec![
         Refusal::OtherNamespace,
-        Refusal::AboutFiles {
-            backup: backup(),
-            field: "FIELD",
-        },
         Refusal::Selector,
         Refusal::AttributesClass,
+        Refusal::Priority {
+            value: text("VALUE"),
+        },
         Refusal::Size,
         Refusal::NoClass,
         Refusal::ClassNotFound { class: class() },
@@ -148,6 +147,14 @@ fn refusals() -> Vec<Row> {
             parameter: text("PARAMETER"),
         },
         Refusal::ClassTopologies { class: class() },
+    ]
+}
+
+fn refused_backups() -> Vec<Refusal> {
+    let (backup, namespace) = (|| text("BACKUP"), || text("NAMESPACE"));
+    let (store, secret, url) = (|| text("STORE"), || text("SECRET"), || text("URL"));
+    let time = |text: &str| text.parse::<Timestamp>().unwrap();
+    vec![
         Refusal::BackupNotFound {
             backup: backup(),
             namespace: namespace(),
@@ -201,6 +208,16 @@ fn refusals() -> Vec<Row> {
             url: url(),
             others: 7,
         },
+        Refusal::AboutFiles {
+            backup: backup(),
+            field: "FIELD",
+        },
+    ]
+}
+
+fn refused_nodes() -> Vec<Refusal> {
+    let driver = || text("DRIVER");
+    vec![
         Refusal::DoesNotFit {
             size: 3 << 30,
             required: 1 << 30,
@@ -214,10 +231,7 @@ fn refusals() -> Vec<Row> {
             driver: driver(),
             required: 1 << 30,
         },
-    ];
-    complete::<_, RefusalDiscriminants>(&all);
-    let rows = all.iter().filter(|it| !matches!(it, Refusal::Store(_)));
-    rows.map(of_refusal).collect()
+    ]
 }
 
 fn of_refusal(refusal: &Refusal) -> Row {

@@ -48,6 +48,10 @@ pub struct Arguments {
     #[arg(long, env = "CONCURRENCY", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
 
+    /// The most that all restores of this node read from stores, in bytes a second; default: no limit
+    #[arg(long, value_name = "QUANTITY", env = "BANDWIDTH", value_parser = quantity)]
+    pub bandwidth: Option<u64>,
+
     /// Where stores may be.
     #[command(flatten)]
     pub stores: Allowance,

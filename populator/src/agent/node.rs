@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use archive::{Budget, Options};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use super::metrics::Metrics;
+use super::places::Places;
 use super::plugin::{Patience, Plugin};
 use super::record::Records;
 use super::registry::Drivers;
@@ -50,8 +51,8 @@ pub struct Node {
     pub options: Options,
     /// Which restores can go on.
     pub resumption: Resumption,
-    /// One permit for each volume that is filled at the same time.
-    pub places: Arc<Semaphore>,
+    /// One for each volume that is filled at the same time.
+    pub places: Arc<Places>,
     /// Told when room was taken or given back.
     pub room_changed: Notify,
     /// What is counted.
@@ -74,7 +75,7 @@ impl Node {
             clients: Arc::new(clients),
             options: Options::new(Budget::new(Budget::DEFAULT)),
             resumption: Resumption::default(),
-            places: Arc::new(Semaphore::new(usize::from(concurrency))),
+            places: Places::new(concurrency),
             room_changed: Notify::new(),
             metrics,
         }

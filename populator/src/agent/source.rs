@@ -22,9 +22,11 @@ use tokio::sync::watch;
 
 mod answer;
 mod clients;
+mod pace;
 
 use answer::{Refusal, Said};
 pub use clients::Clients;
+use pace::Pace;
 
 use crate::store::identity;
 
@@ -53,6 +55,8 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct SignedSource {
     clients: Arc<Clients>,
+    /// Of the store.
+    pace: Arc<Pace>,
     access: watch::Receiver<SignedAccess>,
     etag: Option<HeaderValue>,
     identity: Option<String>,
@@ -62,10 +66,11 @@ pub struct SignedSource {
 }
 
 impl SignedSource {
-    /// The object `archive`, read by what `access` holds at the time. `None` where its ETag or size
-    /// can be no store's.
+    /// The object `archive` in `store`, whatever that is called, read by what `access` holds at the time.
+    /// `None` where its ETag or size can be no store's.
     pub fn new(
         clients: Arc<Clients>,
+        store: &str,
         archive: &ResolvedArchive,
         access: watch::Receiver<SignedAccess>,
         counter: Counter,
@@ -75,6 +80,7 @@ impl SignedSource {
             None => None,
         };
         Some(Self {
+            pace: clients.paces.store(store),
             clients,
             access,
             etag,
@@ -117,14 +123,45 @@ impl SignedSource {
             if range.is_empty() {
                 return Ok(stream::empty().left_stream());
             }
-            let body = self.open(&range).await?.bytes_stream();
-            Ok(body.map_err(answer::transport).right_stream())
+            let response = self.open(&range).await?;
+            let body = stream::try_unfold(response, async |mut response| {
+                let chunk = self.prompt(response.chunk()).await?;
+                Ok(chunk.map(|chunk| (chunk, response)))
+            });
+            Ok(body.right_stream())
         };
-        answer.try_flatten_stream().inspect_ok(|chunk| {
+        answer.try_flatten_stream().and_then(async |chunk| {
             let count = chunk.len() as u64;
             self.fetched.fetch_add(count, Ordering::Relaxed);
             self.counter.inc_by(count);
+            self.paced(count).await;
+            Ok(chunk)
         })
+    }
+
+    /// What the store does next, unless it is silent for too long. How long the reader takes in between,
+    /// for its disk or for its turn, does not count.
+    async fn prompt<T>(
+        &self,
+        next: impl Future<Output = Result<T, reqwest::Error>>,
+    ) -> Result<T, SourceError> {
+        let stall = self.clients.limits.stall;
+        match tokio::time::timeout(stall, next).await {
+            Ok(next) => next.map_err(answer::transport),
+            Err(_) => Err(SourceError::new(
+                SourceErrorKind::Unavailable,
+                format!("the store has sent nothing for {stall:?}"),
+            )),
+        }
+    }
+
+    /// Waits until no more is read than may be.
+    async fn paced(&self, bytes: u64) {
+        let rate = self.access.borrow().bytes_per_second;
+        if let Some(rate) = rate.and_then(|rate| u64::try_from(rate).ok()) {
+            self.pace.pass(bytes, rate).await;
+        }
+        self.clients.paces.pass(bytes).await;
     }
 
     /// An answer of 206 that has this range, its body still to come.
@@ -170,13 +207,11 @@ impl SignedSource {
             headers.insert(IF_MATCH, etag.clone());
         }
         let client = self.clients.of(&access.url, access.ca_bundle.as_deref());
-        let response = client
+        let request = client
             .map_err(Refusal::Final)?
             .get(&access.url)
-            .headers(headers)
-            .send()
-            .await
-            .map_err(|error| Refusal::Final(answer::transport(error)))?;
+            .headers(headers);
+        let response = self.prompt(request.send()).await.map_err(Refusal::Final)?;
         if response.status() != StatusCode::PARTIAL_CONTENT {
             return Err(self.refused(response).await);
         }
@@ -188,7 +223,8 @@ impl SignedSource {
         let status = response.status();
         // The body of a refusal is short; that of a 200 is the whole object.
         let said = if status.is_client_error() || status.is_server_error() {
-            answer::said(response).await
+            let said = tokio::time::timeout(self.clients.limits.stall, answer::said(response));
+            said.await.unwrap_or_default()
         } else {
             Said::default()
         };

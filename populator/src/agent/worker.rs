@@ -13,6 +13,7 @@ use super::attempt::Attempt;
 use super::decision::{self, Observed, Step};
 use super::failure::AttemptError;
 use super::node::Node;
+use super::places::Wish;
 use super::record::{Filled, Record};
 use super::report::Reporter;
 use super::teardown;
@@ -200,11 +201,13 @@ impl Worker {
         cancel: CancellationToken,
     ) -> Result<(), StepError> {
         let node = Arc::clone(&self.node);
-        let places = Arc::clone(&node.places);
-        let Some(place) = cancel.run_until_cancelled(places.acquire_owned()).await else {
+        let wish = Wish {
+            namespace: order.spec.claim.namespace.clone(),
+            priority: order.spec.priority,
+        };
+        let Some(_place) = cancel.run_until_cancelled(node.places.wait(wish)).await else {
             return Ok(());
         };
-        let _place = place;
         let Some(announced) = cancel.run_until_cancelled(self.announce(order)).await else {
             return Ok(());
         };

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use archive::{ImageOutcome, Losses, Options, Outcome, Progress, RestoreError};
-use crds::restore_order::State;
+use crds::restore_order::{STORE, State};
 use crds::volume_restore::RestoreResult;
+use kube::ResourceExt as _;
 use tokio::runtime::Handle;
 
 use super::attempt::{Attempt, Mounted, Target};
@@ -39,6 +40,7 @@ impl Attempt<'_> {
         let node = self.node;
         let source = SignedSource::new(
             Arc::clone(&node.clients),
+            &self.store(),
             &self.order.spec.archive,
             self.access.clone(),
             node.metrics.fetched.clone(),
@@ -93,6 +95,13 @@ impl Attempt<'_> {
             Written::Image(outcome) => of_image(&outcome, fetched),
         };
         Ok(Filled { volume, result })
+    }
+
+    /// What the store is called among all those of the cluster.
+    fn store(&self) -> String {
+        let name = self.order.annotations().get(STORE);
+        let name = name.map(String::as_str).unwrap_or_default();
+        format!("{}/{name}", self.order.spec.claim.namespace)
     }
 
     /// Puts the figures into the status and the metrics.

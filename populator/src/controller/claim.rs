@@ -14,6 +14,9 @@ pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// Set by people on a PVC whose restore has failed for good, to another value each time.
 pub const RETRY: &str = "backup.example.com/retry";
 
+/// Set by people on a PVC: how urgent its restore is among those of its namespace on a node, 0 by default.
+pub const PRIORITY: &str = "backup.example.com/priority";
+
 /// A PVC whose data source is a VolumeBackup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -47,6 +50,8 @@ pub struct Claim {
     pub access_modes: Vec<String>,
     /// The annotation by which a person asks for another try.
     pub retry: Option<String>,
+    /// How urgent it is among those of its namespace.
+    pub priority: i64,
     /// How far the PVC itself says that the restore is.
     pub progress: Option<String>,
     /// A wish that this program cannot meet.
@@ -82,6 +87,8 @@ impl Claim {
         let resources = spec.resources.as_ref();
         let required = quantity(resources.and_then(|resources| resources.requests.as_ref()));
         let limit = quantity(resources.and_then(|resources| resources.limits.as_ref()));
+        let priority = claim.annotations().get(PRIORITY);
+        let priority = priority.map(|text| text.parse::<i64>().map_err(|_| text.clone()));
         let refusal = if source.namespace.is_some() {
             Some(Refusal::OtherNamespace)
         } else if spec.selector.is_some() {
@@ -90,6 +97,9 @@ impl Claim {
             Some(Refusal::AttributesClass)
         } else if !matches!(required, Some(Some(1..))) || limit == Some(None) {
             Some(Refusal::Size)
+        } else if let Some(Err(value)) = &priority {
+            let value = value.clone();
+            Some(Refusal::Priority { value })
         } else {
             None
         };
@@ -122,6 +132,7 @@ impl Claim {
             limit_bytes: limit.flatten(),
             access_modes: spec.access_modes.clone().unwrap_or_default(),
             retry: claim.annotations().get(RETRY).cloned(),
+            priority: priority.and_then(Result::ok).unwrap_or(0),
             progress: claim.annotations().get(PROGRESS).cloned(),
             refusal,
         })
@@ -190,6 +201,19 @@ pub(super) mod tests {
             (device.volume_mode, device.refusal),
             (VolumeMode::Block, None)
         );
+    }
+
+    #[test]
+    fn urgency_is_a_number() {
+        let urgent = |text: &str| {
+            let annotations = json!({PRIORITY: text});
+            read(|pvc| pvc["metadata"]["annotations"] = annotations).unwrap()
+        };
+        assert_eq!((urgent("-7").priority, urgent("-7").refusal), (-7, None));
+        assert!(matches!(
+            urgent("high").refusal,
+            Some(Refusal::Priority { .. })
+        ));
     }
 
     #[test]

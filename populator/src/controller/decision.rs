@@ -130,6 +130,8 @@ pub struct Restore {
     pub uid: String,
     /// Its generation.
     pub generation: Option<i64>,
+    /// When it was created.
+    pub created: Option<Timestamp>,
     /// The UID of the PVC that it speaks of.
     pub claim_uid: String,
     /// Whether it is being deleted.

@@ -1,7 +1,7 @@
 //! Building an order.
 
 use crds::restore_order::{
-    Goal, OrderClaim, OrderVolume, RestoreOrder, RestoreOrderSpec, SignedAccess, VolumeMode,
+    Goal, OrderClaim, OrderVolume, RestoreOrder, RestoreOrderSpec, STORE, SignedAccess, VolumeMode,
 };
 use crds::volume_restore::Basis;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -15,10 +15,6 @@ use crate::store::SignedUrl;
 /// Keeps an order until its agent has deleted what it made, or Kubernetes owns it.
 pub const CLEAN_UP: &str = "backup.example.com/clean-up";
 
-/// The BackupStore that the archive was found in: URLs are renewed from it even when the
-/// VolumeBackup is gone.
-pub const STORE: &str = "backup.example.com/store";
-
 /// The class's reclaim policy, for the PersistentVolume, even when the class is gone.
 pub const RECLAIM_POLICY: &str = "backup.example.com/reclaim-policy";
 
@@ -31,6 +27,7 @@ pub fn build(claim: &Claim, class: &Class, pinned: &Pinned, node: &str) -> Resto
             goal: Goal::Filled,
             attempt: 1,
             paused: false,
+            priority: claim.priority,
             node_name: node.to_owned(),
             claim: OrderClaim {
                 namespace: claim.namespace.clone(),
@@ -80,6 +77,7 @@ pub fn access_change(signed: &SignedUrl) -> serde_json::Value {
         "url": signed.url,
         "expires": Time(signed.expires),
         "caBundle": signed.ca_bundle,
+        "bytesPerSecond": signed.bytes_per_second,
     })
 }
 
@@ -89,5 +87,6 @@ pub fn access(signed: &SignedUrl) -> SignedAccess {
         url: signed.url.clone(),
         expires: Time(signed.expires),
         ca_bundle: signed.ca_bundle.clone(),
+        bytes_per_second: signed.bytes_per_second,
     }
 }

@@ -7,6 +7,7 @@ mod telling;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tracing::Instrument as _;
 
 use super::api::{self, Meaning};
 use super::context::{ClaimKey, Context, Key};
@@ -19,7 +20,8 @@ const STEPS_MAX: usize = 32;
 
 /// Does what there is to do for one PVC now, and puts it into the queue again where time matters.
 pub async fn reconcile(context: &Context, key: &ClaimKey) {
-    if let Some(pause) = drive(context, key).await {
+    let span = tracing::info_span!("pvc", namespace = key.namespace, name = key.name);
+    if let Some(pause) = drive(context, key).instrument(span).await {
         context.queue.add_after(Key::Claim(key.clone()), pause);
     }
 }

@@ -35,6 +35,14 @@ pub enum Refusal {
         "the PVC names a VolumeAttributesClass, which is not supported for restores; make it again without volumeAttributesClassName"
     )]
     AttributesClass,
+    /// The annotation is no number.
+    #[error(
+        "the PVC's annotation backup.example.com/priority is {value:?}, which is no whole number; write one, or take it out"
+    )]
+    Priority {
+        /// What it is.
+        value: String,
+    },
     /// No usable size.
     #[error(
         "the PVC asks for no size that could be made; make it again with resources.requests.storage above 0"
@@ -277,6 +285,7 @@ impl Refusal {
             Self::OtherNamespace => "CrossNamespaceUnsupported",
             Self::Selector => "SelectorUnsupported",
             Self::AttributesClass => "VolumeAttributesClassUnsupported",
+            Self::Priority { .. } => "PriorityInvalid",
             Self::Size => "SizeInvalid",
             Self::NoClass => "StorageClassMissing",
             Self::ClassNotFound { .. } => "StorageClassNotFound",
@@ -307,6 +316,7 @@ impl Refusal {
             | Self::Selector
             | Self::AttributesClass
             | Self::Size
+            | Self::Priority { .. }
             | Self::NoClass
             | Self::ForeignDriver { .. }
             | Self::ClassSecrets { .. }

@@ -11,6 +11,7 @@ pub use point_in_time::PointInTime;
 
 use std::sync::Arc;
 
+use crds::restore_order::STORE;
 use crds::volume_backup::ResolvedArchive;
 use crds::volume_restore::Basis;
 use crds::{BackupStore, RestoreOptions, VolumeBackup};
@@ -20,7 +21,6 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 
 use super::context::Context;
-use super::order::STORE;
 use super::refusal::{Refusal, Trouble};
 use super::status;
 use crate::choices;

@@ -55,6 +55,8 @@ pub struct SignedUrl {
     pub expires: Timestamp,
     /// Certificates in PEM by which the server is trusted, in place of the public authorities.
     pub ca_bundle: Option<String>,
+    /// The most that a node may read from the store, in bytes a second.
+    pub bytes_per_second: Option<i64>,
 }
 
 /// One bucket in one store, with credentials.
@@ -64,6 +66,7 @@ pub struct Access {
     bucket: String,
     server: String,
     ca_bundle: Option<String>,
+    bytes_per_second: Option<i64>,
     addresses: Addresses,
 }
 
@@ -128,6 +131,7 @@ impl Access {
             bucket: bucket.to_owned(),
             server,
             ca_bundle: store.ca_bundle.clone(),
+            bytes_per_second: store.bandwidth_per_node.as_deref().and_then(bandwidth),
             addresses: addresses.clone(),
         })
     }
@@ -289,6 +293,7 @@ impl Access {
             url: url.to_string(),
             expires: now + lifetime,
             ca_bundle: self.ca_bundle.clone(),
+            bytes_per_second: self.bytes_per_second,
         })
     }
 
@@ -339,6 +344,11 @@ fn address(endpoint: &str, bucket: &str, path_style: bool) -> Option<String> {
     })
 }
 
+/// As the API server has it checked, so that nothing else comes here.
+fn bandwidth(quantity: &str) -> Option<i64> {
+    i64::try_from(crate::units::quantity(quantity)?).ok()
+}
+
 fn certificates(bundle: &str) -> Result<Vec<reqwest::Certificate>, StoreError> {
     match reqwest::Certificate::from_pem_bundle(bundle.as_bytes()) {
         Ok(found) if !found.is_empty() => Ok(found),
@@ -365,6 +375,7 @@ mod tests {
             region: "eu-central-1".to_owned(),
             path_style,
             ca_bundle: None,
+            bandwidth_per_node: None,
             credentials_secret_ref: crds::backup_store::SecretRef {
                 name: "keys".to_owned(),
             },

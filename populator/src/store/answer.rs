@@ -130,6 +130,8 @@ impl Question<'_> {
                 server,
                 code: both,
             },
+            // What a server does not do it will not do later either.
+            (501, _) => StoreError::Answer { server, code: both },
             (429 | 500..=599, _) => StoreError::Unavailable { server, code: both },
             (403, _) => match self.permission {
                 Some(permission) => StoreError::ListingDenied {
@@ -242,6 +244,7 @@ mod tests {
             (400, xml("AuthorizationHeaderMalformed"), "RegionWrong"),
             (503, xml("SlowDown"), "StoreUnavailable"),
             (502, "<html>".to_owned(), "StoreUnavailable"),
+            (501, xml("NotImplemented"), "StoreAnswerInvalid"),
             (418, "secret text".to_owned(), "StoreAnswerInvalid"),
             (200, String::new(), "RangesUnsupported"),
             (416, xml("InvalidRange"), "ArchiveEmpty"),

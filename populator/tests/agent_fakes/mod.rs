@@ -25,6 +25,7 @@ pub fn access(url: &str, seconds: i64) -> SignedAccess {
         url: url.to_owned(),
         expires: Time(expires),
         ca_bundle: None,
+        bytes_per_second: None,
     }
 }
 
@@ -53,6 +54,7 @@ pub fn order(archive: ResolvedArchive, access: SignedAccess) -> RestoreOrder {
             goal: Goal::Filled,
             attempt: 1,
             paused: false,
+            priority: 0,
             node_name: "node".into(),
             claim: OrderClaim {
                 namespace: "default".into(),

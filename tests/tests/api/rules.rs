@@ -280,7 +280,7 @@ async fn unknown_fields(world: &World) -> Result<()> {
             backup_store("strict"),
             "/spec/credentialsSecretRef/namespace",
         ),
-        (volume_restore("strict"), "/spec/paused"),
+        (volume_restore("strict"), "/spec/pause"),
         (
             restore_order("strict", "node-1"),
             "/spec/access/credentials",

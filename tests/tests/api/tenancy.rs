@@ -350,13 +350,19 @@ async fn built_in_roles(world: &World) -> Result<()> {
     let edited = [
         writes(&backups, volume_backup("new")).to_vec(),
         writes(&stores, backup_store("new")).to_vec(),
-        // Deleting one has a failed restore tried again.
-        vec![Request::delete(&format!("{restores}/mine"))],
+        // They pause it, and deleting one has a failed restore tried again.
+        vec![
+            Request::patch(
+                &format!("{restores}/mine"),
+                json!({"spec": {"paused": true}}),
+            ),
+            Request::delete(&format!("{restores}/mine")),
+        ],
     ]
     .concat();
     let controllers = [
         Request::post(&restores, volume_restore("new")),
-        Request::patch(&format!("{restores}/mine"), label.clone()),
+        Request::patch(&format!("{restores}/mine/status"), json!({"status": {}})),
         Request::patch(&format!("{backups}/mine/status"), json!({"status": {}})),
         Request::get(&orders),
         Request::post(&orders, restore_order("new", "node-1")),

@@ -16,6 +16,7 @@ fn order(goal: Goal, attempt: i64) -> RestoreOrder {
             goal,
             attempt,
             paused: false,
+            priority: 0,
             node_name: "node".into(),
             claim: OrderClaim {
                 namespace: "default".into(),
@@ -40,6 +41,7 @@ fn order(goal: Goal, attempt: i64) -> RestoreOrder {
                 url: "https://example.com".into(),
                 expires: Time(jiff::Timestamp::UNIX_EPOCH),
                 ca_bundle: None,
+                bytes_per_second: None,
             },
         },
     );

@@ -7,13 +7,14 @@ use archive::{SourceError, SourceErrorKind};
 use reqwest::{Certificate, Client};
 use url::Url;
 
+use super::pace::Paces;
 use super::{Limits, answer};
 use crate::store::Addresses;
 
 /// More clients than stores that are read from at a time.
 const KEPT: usize = 64;
 
-/// What stores are asked with. No redirects (the signature is for one host), no proxies of the environment,
+/// What stores are asked with, and how fast. No redirects (the signature is for one host), no proxies of the environment,
 /// and a connection for each answer: in a shared one (HTTP/2) a restore that waits for its volume would hold
 /// up the others.
 #[derive(Debug)]
@@ -23,17 +24,23 @@ pub struct Clients {
     addresses: Addresses,
     trusting: Mutex<HashMap<String, Client>>,
     public: Client,
+    pub(super) paces: Paces,
 }
 
 impl Clients {
-    /// Clients that go to these addresses only.
-    pub fn new(limits: Limits, addresses: Addresses) -> Result<Self, reqwest::Error> {
+    /// Clients that go to these addresses only, and read so many bytes a second, all of them together.
+    pub fn new(
+        limits: Limits,
+        addresses: Addresses,
+        bandwidth: Option<u64>,
+    ) -> Result<Self, reqwest::Error> {
         let public = build(&limits, &addresses, None)?;
         Ok(Self {
             limits,
             addresses,
             trusting: Mutex::default(),
             public,
+            paces: Paces::new(bandwidth),
         })
     }
 
@@ -69,7 +76,6 @@ fn build(
     let mut builder = Client::builder()
         .http1_only()
         .connect_timeout(limits.connect)
-        .read_timeout(limits.stall)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .dns_resolver(addresses.clone())

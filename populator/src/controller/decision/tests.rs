@@ -39,6 +39,7 @@ pub(crate) fn pinned() -> Pinned {
         store: "store".to_owned(),
         signed: SignedUrl {
             ca_bundle: None,
+            bytes_per_second: None,
             url: "http://s/b/k?sig".to_owned(),
             expires: "2026-01-01T01:00:00Z".parse().unwrap(),
         },
@@ -75,6 +76,7 @@ pub(crate) fn observed(change: impl FnOnce(&mut Observed)) -> Observed {
         restore: Some(Restore {
             uid: "r1".to_owned(),
             generation: Some(1),
+            created: None,
             claim_uid: "u1".to_owned(),
             deleting: false,
             paused: false,

@@ -278,6 +278,7 @@ async fn retry(context: &Context, observed: &mut Observed) -> Result<(), Trouble
             url: order.spec.access.url.clone(),
             expires: order.spec.access.expires.0,
             ca_bundle: order.spec.access.ca_bundle.clone(),
+            bytes_per_second: order.spec.access.bytes_per_second,
         },
         Err(trouble) => return Err(trouble),
     };

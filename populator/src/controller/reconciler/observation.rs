@@ -83,6 +83,7 @@ pub(super) fn view(restore: &VolumeRestore, remembered: &Remembered) -> Restore 
     Restore {
         uid,
         generation: restore.metadata.generation,
+        created: restore.creation_timestamp().map(|time| time.0),
         claim_uid: restore.spec.persistent_volume_claim.uid.clone(),
         deleting: restore.metadata.deletion_timestamp.is_some(),
         paused: restore.spec.paused,

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use crds::restore_order::STORE;
 use crds::volume_restore::{Phase, VolumeRestoreStatus};
 use crds::{READY, VolumeRestore};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::ResourceExt as _;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
@@ -13,6 +15,7 @@ use crate::controller::context::{ClaimKey, Context};
 use crate::controller::decision::{ClaimSight, Observed, Stance};
 use crate::controller::events::{self, Kind};
 use crate::controller::memory::Reported;
+use crate::controller::metrics::Subject;
 use crate::controller::milestone::{self, PROGRESS};
 use crate::controller::report;
 use crate::failpoint;
@@ -37,7 +40,7 @@ pub(super) async fn tell(
     };
     let report = report::report(stance, observed, restore);
     if report.status == restore.status {
-        context.metrics.phase(&key.uid, report.status.phase);
+        stand(context, key, observed, report.status.phase);
         return Ok(None);
     }
     let news = verdict(&report.status) != verdict(&restore.status);
@@ -64,9 +67,9 @@ pub(super) async fn tell(
         .await?;
     failpoint::reached("controller.write-restore-status.after");
     if news {
-        count(context, &report);
+        count(context, key, observed, &report);
     }
-    context.metrics.phase(&key.uid, report.status.phase);
+    stand(context, key, observed, report.status.phase);
     context.memory.update(&key.uid, |remembered| {
         remembered.reported = Some(Reported {
             restore: uid,
@@ -133,17 +136,36 @@ fn verdict(status: &VolumeRestoreStatus) -> Option<(&str, &str, &str)> {
     })
 }
 
-fn count(context: &Context, report: &report::Report) {
-    if let Some(notice) = &report.notice
-        && notice.kind == Kind::Warning
-    {
-        context.metrics.failed(&notice.reason);
+fn stand(context: &Context, key: &ClaimKey, observed: &Observed, phase: Phase) {
+    let since = observed.restore.as_ref().and_then(|it| it.created);
+    let since = since.unwrap_or(observed.now).as_second();
+    let (uid, namespace) = (&key.uid, &key.namespace);
+    context.metrics.phase(uid, namespace, phase, since);
+}
+
+fn count(context: &Context, key: &ClaimKey, observed: &Observed, report: &report::Report) {
+    let metrics = &context.metrics;
+    let warning = report.notice.as_ref();
+    if let Some(warning) = warning.filter(|notice| notice.kind == Kind::Warning) {
+        metrics.failed(&key.namespace, &warning.reason);
+        if report.status.phase == Phase::Failed {
+            metrics.finished(&subject(key, observed), &warning.reason);
+        }
     }
     if report.status.phase == Phase::Completed
         && let Some(result) = &report.status.result
     {
-        context
-            .metrics
-            .completed(result.bytes_written, result.seconds);
+        let subject = subject(key, observed);
+        metrics.completed(&subject, result.bytes_written, result.seconds);
+    }
+}
+
+fn subject(key: &ClaimKey, observed: &Observed) -> Subject {
+    let order = observed.order.as_ref();
+    let store = order.and_then(|order| order.annotations().get(STORE).cloned());
+    Subject {
+        namespace: key.namespace.clone(),
+        store: store.unwrap_or_default(),
+        driver: order.map_or_else(String::new, |order| order.spec.volume.driver.clone()),
     }
 }

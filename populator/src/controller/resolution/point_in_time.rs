@@ -86,12 +86,15 @@ impl Finder<'_> {
             .await;
         drop(place);
         let version = match (now, told) {
-            (Ok(found), told) if found.version.is_none() => {
-                // The bucket keeps no versions, or does not any more, or nobody may list them.
-                if told.is_err() || !history.has_versions {
-                    return Ok(chosen(found, PointInTime::Unknown));
-                }
-                history.current()?
+            // Nobody may list versions, or this store has none.
+            (Ok(found), Err(StoreError::ListingDenied { .. } | StoreError::Answer { .. }))
+                if found.version.is_none() =>
+            {
+                return Ok(chosen(found, PointInTime::Unknown));
+            }
+            // The bucket has never kept any.
+            (Ok(found), Ok(())) if found.version.is_none() && !history.has_versions => {
+                return Ok(chosen(found, PointInTime::Unknown));
             }
             (Ok(_), told) => {
                 told?;
