@@ -47,8 +47,9 @@ pub const STORE: &str = "backup.example.com/store";
         priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.spec.nodeName == oldSelf.spec.nodeName && self.spec.claim == oldSelf.spec.claim && self.spec.volume == oldSelf.spec.volume && self.spec.archive == oldSelf.spec.archive && has(self.spec.options) == has(oldSelf.spec.options) && (!has(self.spec.options) || self.spec.options == oldSelf.spec.options)")
-        .message("claim, nodeName, volume, archive and options are fixed; only goal, attempt, paused and access may change")
+    validation = Rule::new("self.spec.nodeName == oldSelf.spec.nodeName && self.spec.claim == oldSelf.spec.claim && self.spec.volume == oldSelf.spec.volume && self.spec.archive == oldSelf.spec.archive && has(self.spec.prime) == has(oldSelf.spec.prime) && (!has(self.spec.prime) || self.spec.prime == oldSelf.spec.prime) && has(self.spec.options) == has(oldSelf.spec.options) && (!has(self.spec.options) || self.spec.options == oldSelf.spec.options)")
+        .message("claim, nodeName, volume, prime, archive and options are fixed; only goal, attempt, paused, access and provisioned may change"),
+    validation = Rule::new("!has(self.spec.provisioned) || has(self.spec.prime)").message("provisioned is for orders with prime")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreOrderSpec {
@@ -69,6 +70,12 @@ pub struct RestoreOrderSpec {
     pub claim: OrderClaim,
     /// The volume to make.
     pub volume: OrderVolume,
+    /// Set where the driver's own provisioner makes the volume, for a prime PVC, and not the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prime: Option<Prime>,
+    /// What it made, once the agent may use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provisioned: Option<Provisioned>,
     /// The archive, pinned.
     pub archive: ResolvedArchive,
     /// How it is restored, as the VolumeBackup had it when the archive was pinned.
@@ -131,6 +138,40 @@ pub struct OrderVolume {
     /// The StorageClass's parameters, without the `csi.storage.k8s.io/` ones that are for sidecars.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
+}
+
+/// How a driver wants its volumes used, as its CSIDriver object says.
+#[derive(KubeSchema, Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Prime {
+    /// Whether they are attached to a node first.
+    pub attach_required: bool,
+    /// Whether it wants to know of the pod that uses them: of the agent's own, that is.
+    pub pod_info_on_mount: bool,
+}
+
+/// A volume that a driver's own provisioner has made, as its PersistentVolume says.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Provisioned {
+    /// The PersistentVolume.
+    pub persistent_volume_name: String,
+    /// The UID of the prime PVC that it was made for.
+    pub claim_uid: String,
+    /// The volume.
+    pub volume: MadeVolume,
+    /// Its file system, empty for the driver's default.
+    #[serde(default)]
+    pub fs_type: String,
+    /// Its mount options.
+    #[serde(default)]
+    pub mount_options: Vec<String>,
+    /// The UID of the VolumeAttachment by which it is attached, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachment_uid: Option<String>,
+    /// What attaching it answered (CSI `publish_context`).
+    #[serde(default)]
+    pub publish_context: BTreeMap<String, String>,
 }
 
 /// What a volume is, as Kubernetes names it.

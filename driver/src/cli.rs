@@ -116,7 +116,12 @@ pub struct Arguments {
     )]
     endpoint: String,
 
-    /// The same socket as kubelet sees it
+    /// Where the controller's half of CSI is served, apart from the node's; by default both are at
+    /// --endpoint
+    #[arg(long, value_name = "SOCKET", help_heading = "Sockets")]
+    controller_endpoint: Option<String>,
+
+    /// The socket of --endpoint as kubelet sees it
     /// [default: /var/lib/kubelet/plugins/DRIVER-NAME/csi.sock]
     #[arg(long, value_name = "SOCKET", help_heading = "Sockets")]
     kubelet_endpoint: Option<String>,
@@ -244,6 +249,13 @@ pub enum ConfigurationError {
     /// A relative path.
     #[error("{0} {path} is not an absolute path", path = .1.display())]
     Relative(&'static str, PathBuf),
+    /// One socket for two things.
+    #[error(
+        "--endpoint and --controller-endpoint are both {path}; leave --controller-endpoint out to \
+         serve all of CSI there",
+        path = .0.display()
+    )]
+    OneSocket(PathBuf),
     /// A socket that is none.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
@@ -279,6 +291,7 @@ impl Arguments {
             },
             controller_expansion: self.controller_expansion,
             endpoint: absolute("--endpoint", &endpoint)?,
+            controller_endpoint: self.controller_endpoint()?,
             registration,
             http: (!self.no_http).then_some(self.http_address),
             monitor_interval: Duration::from_secs(self.monitor_interval.into()),
@@ -325,6 +338,17 @@ impl Arguments {
             (None, Some(device)) => Ok(PoolKind::Device(absolute("--pool-device", device)?)),
             (None, None) => Ok(PoolKind::Directory),
         }
+    }
+
+    fn controller_endpoint(&self) -> Result<Option<PathBuf>, ConfigurationError> {
+        let Some(endpoint) = &self.controller_endpoint else {
+            return Ok(None);
+        };
+        let path = csi::endpoint::parse(endpoint)?;
+        if path == csi::endpoint::parse(&self.endpoint)? {
+            return Err(ConfigurationError::OneSocket(path));
+        }
+        absolute("--controller-endpoint", &path).map(Some)
     }
 
     fn registration(&self) -> Result<RegistrationSettings, ConfigurationError> {

@@ -31,6 +31,8 @@ pub struct Services {
     pub name: String,
     /// The volumes.
     pub pool: Arc<Pool>,
+    /// The half of CSI that is served at this socket, if it is not all of it.
+    pub half: Option<Half>,
     /// Whether volumes grow by ControllerExpandVolume as well.
     pub controller_expansion: bool,
     /// Whether the driver can work.
@@ -39,6 +41,15 @@ pub struct Services {
     pub metrics: Arc<Metrics>,
     /// The calls that are under way.
     pub calls: TaskTracker,
+}
+
+/// One of the two parts that CSI lets be served apart (CSI 1.13, "Architecture").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    /// What external-provisioner and the like call.
+    Controller,
+    /// What kubelet calls.
+    Node,
 }
 
 impl Services {

@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::monitor::{self, Events};
 use crate::pool::{OpenError, Pool, PoolSettings};
 use crate::registration::{Registrar, RegistrationError};
-use crate::rpc::Services;
+use crate::rpc::{Half, Services};
 
 /// How long calls that are under way may take after the end was asked for.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -43,6 +43,8 @@ pub struct Settings {
     pub controller_expansion: bool,
     /// The driver's own socket.
     pub endpoint: PathBuf,
+    /// Another one for the controller's half of CSI.
+    pub controller_endpoint: Option<PathBuf>,
     /// How kubelet learns of it; `None` leaves that to node-driver-registrar.
     pub registration: Option<RegistrationSettings>,
     /// Where `/healthz` and `/metrics` are served, if they are.
@@ -118,17 +120,25 @@ pub async fn run(settings: Settings, end: CancellationToken) -> Result<(), Serve
     let services = Services {
         name: settings.name.clone(),
         pool: Arc::new(pool),
+        half: None,
         controller_expansion: settings.controller_expansion,
         health: Arc::new(Health::default()),
         metrics: Arc::new(Metrics::default()),
         calls: TaskTracker::new(),
     };
     let mut parts = JoinSet::new();
-    parts.spawn(serve_csi(
-        settings.endpoint.clone(),
-        services.clone(),
-        end.clone(),
-    ));
+    let (own, other) = (&settings.endpoint, &settings.controller_endpoint);
+    let sockets = match other {
+        None => vec![(own, None)],
+        Some(other) => vec![(own, Some(Half::Node)), (other, Some(Half::Controller))],
+    };
+    for (socket, half) in sockets {
+        let services = Services {
+            half,
+            ..services.clone()
+        };
+        parts.spawn(serve_csi(socket.clone(), services, end.clone()));
+    }
     let events = if settings.events {
         let connected = Events::connect(&settings.name, settings.pool.node).await;
         Some(connected.map_err(|error| ServerError::Events(Box::new(error)))?)
@@ -171,8 +181,10 @@ pub async fn run(settings: Settings, end: CancellationToken) -> Result<(), Serve
         result = all => result,
         () = farewell => Ok(()),
     };
-    if let Err(error) = std::fs::remove_file(&settings.endpoint) {
-        tracing::debug!("{} stays: {error}", settings.endpoint.display());
+    for socket in [Some(own), other.as_ref()].into_iter().flatten() {
+        if let Err(error) = std::fs::remove_file(socket) {
+            tracing::debug!("{} stays: {error}", socket.display());
+        }
     }
     result
 }
@@ -198,13 +210,20 @@ async fn serve_csi(
     end: CancellationToken,
 ) -> Result<(), ServerError> {
     let incoming = listen(&endpoint)?;
-    tracing::info!(endpoint = %endpoint.display(), driver = services.name, "serving CSI");
-    Server::builder()
-        .add_service(IdentityServer::new(services.clone()))
-        .add_service(ControllerServer::new(services.clone()))
-        .add_service(GroupControllerServer::new(services.clone()))
-        .add_service(SnapshotMetadataServer::new(services.clone()))
-        .add_service(NodeServer::new(services))
+    tracing::info!(
+        endpoint = %endpoint.display(), driver = services.name, half = ?services.half, "serving CSI"
+    );
+    let mut router = Server::builder().add_service(IdentityServer::new(services.clone()));
+    if services.half != Some(Half::Node) {
+        router = router
+            .add_service(ControllerServer::new(services.clone()))
+            .add_service(GroupControllerServer::new(services.clone()))
+            .add_service(SnapshotMetadataServer::new(services.clone()));
+    }
+    if services.half != Some(Half::Controller) {
+        router = router.add_service(NodeServer::new(services));
+    }
+    router
         .serve_with_incoming_shutdown(incoming, end.cancelled_owned())
         .await?;
     Ok(())

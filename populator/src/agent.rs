@@ -31,6 +31,7 @@ pub mod arguments;
 pub mod attempt;
 pub mod capacity;
 pub mod decision;
+mod emptying;
 pub mod failure;
 pub mod lease;
 pub mod lock;
@@ -113,6 +114,7 @@ pub async fn run(
         Metrics::registered(telemetry),
     );
     node.resumption = arguments.resumption();
+    node.pod = arguments.pod();
     let node = Arc::new(node);
 
     let namespace = &arguments.namespace;

@@ -33,6 +33,7 @@ pub mod memory;
 pub mod metrics;
 pub mod milestone;
 pub mod order;
+pub mod prime;
 pub mod publish;
 pub mod queue;
 pub mod reconciler;

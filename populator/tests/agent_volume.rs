@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use agent_fakes::driver::{self, Driver, Fault};
 use agent_fakes::store::{Answer, Asked, Store};
 use agent_fakes::{access, archive, nearby, order};
-use crds::restore_order::{Cure, RestoreOrder, RestoreOrderStatus, State};
+use crds::restore_order::{Cure, Prime, Provisioned, RestoreOrder, RestoreOrderStatus, State};
 use csi::v1::volume_capability::access_mode::Mode;
 use populator::agent::attempt::Attempt;
 use populator::agent::failure::AttemptError;
@@ -403,6 +403,31 @@ async fn an_attempt_goes_on_from_the_checkpoint_of_the_last_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_given_volume_is_emptied_and_neither_made_nor_deleted() {
+    let mut bench = interrupted().await;
+    let made = bench.status.borrow().volume.clone().unwrap();
+    bench.order.spec.prime = Some(Prime::default());
+    bench.order.spec.provisioned = Some(Provisioned {
+        volume: made.clone(),
+        ..Provisioned::default()
+    });
+    bench.record = Some(Record::recovered(&bench.order, Some(&made)));
+    bench.node.records.remove_state("order-uid").unwrap();
+    let volume = bench.driver.volume("handle-1");
+    std::fs::write(volume.join("left"), "by an earlier attempt").unwrap();
+    let before = bench.driver.calls().len();
+    bench.fill().await.unwrap();
+    bench.assert_clean();
+    assert_eq!(bench.driver.handles(), ["handle-1"]);
+    let calls = bench.driver.calls().split_off(before);
+    for call in ["CreateVolume", "DeleteVolume"] {
+        assert!(!calls.contains(&call), "{calls:?}");
+    }
+    assert_eq!(content(&volume), ("hello\n".to_owned(), 24 << 20));
+    assert!(!volume.join("left").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_of_nothing_that_is_there_means_another_volume() {
     let mut bench = interrupted().await;
     let record = bench.node.records.state("order-uid").join("record");
@@ -500,13 +525,16 @@ async fn drivers_are_found_by_their_registration() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_room_of_drivers_that_make_volumes_is_told() {
+async fn drivers_are_told_with_the_room_of_those_that_make_volumes() {
     for (fault, expected) in [
         (
             Fault::None,
             r#"{"driver.example.com":{"availableBytes":12345,"maximumVolumeBytes":99}}"#,
         ),
-        (Fault::NodeOnly, "{}"),
+        (
+            Fault::NodeOnly,
+            r#"{"driver.example.com":{"availableBytes":9223372036854775807}}"#,
+        ),
     ] {
         let bench = Bench::new(fault).await;
         let (sender, mut told) = watch::channel(populator::lease::Drivers::new());

@@ -23,6 +23,7 @@ use populator::choices::ChoiceError;
 use populator::controller::ending::{
     Ending, EndingDiscriminants, Hindrance, HindranceDiscriminants,
 };
+use populator::controller::prime;
 use populator::controller::refusal::{Again, Refusal, RefusalDiscriminants};
 use populator::controller::report;
 use populator::store::{Denied, StoreError, StoreErrorDiscriminants};
@@ -126,7 +127,7 @@ fn refusals() -> Vec<Row> {
 }
 
 fn refused_claims() -> Vec<Refusal> {
-    let (class, driver) = (|| text("CLASS"), || text("DRIVER"));
+    let class = || text("CLASS");
     vec![
         Refusal::OtherNamespace,
         Refusal::Selector,
@@ -137,10 +138,17 @@ fn refused_claims() -> Vec<Refusal> {
         Refusal::Size,
         Refusal::NoClass,
         Refusal::ClassNotFound { class: class() },
-        Refusal::ForeignDriver {
+        Refusal::NotCsi {
             class: class(),
-            driver: driver(),
-            supported: text("DRIVERS"),
+            provisioner: text("PROVISIONER"),
+        },
+        Refusal::DriverWishes {
+            driver: text("DRIVER"),
+            wish: "WISH",
+        },
+        Refusal::ClassTemplates {
+            class: class(),
+            parameter: text("PARAMETER"),
         },
         Refusal::ClassSecrets {
             class: class(),
@@ -467,6 +475,9 @@ async fn attempts() -> Vec<Row> {
         },
     ];
     all.extend(mounts.map(AttemptError::from));
+    all.push(AttemptError::Emptying(
+        std::io::ErrorKind::ReadOnlyFilesystem.into(),
+    ));
     all.push(
         RecordError {
             what: "writing",
@@ -499,6 +510,12 @@ fn endings() -> Vec<Row> {
             backup: text("BACKUP"),
         },
         Ending::VolumeNameTaken,
+        Ending::VolumeLost {
+            volume: text("VOLUME"),
+        },
+        unfillable(prime::Unfit::Found),
+        unfillable(prime::Unfit::OtherDriver),
+        unfillable(prime::Unfit::Secrets),
         Ending::VolumeTooSmall {
             driver: text("DRIVER"),
             made: 1 << 20,
@@ -533,9 +550,36 @@ fn endings() -> Vec<Row> {
     all.iter().map(row).collect()
 }
 
+fn unfillable(unfit: prime::Unfit) -> Ending {
+    Ending::Unfillable {
+        volume: text("VOLUME"),
+        unfit,
+    }
+}
+
 fn hindrances() -> Vec<Row> {
+    let driver = || text("DRIVER");
+    let said = || text("WHAT IT SAYS");
     let all = vec![
         Hindrance::Refused { why: text("WHY") },
+        Hindrance::Provisioner {
+            driver: driver(),
+            said: said(),
+        },
+        Hindrance::Attacher {
+            driver: driver(),
+            said: said(),
+        },
+        Hindrance::Silent {
+            sidecar: "SIDECAR",
+            driver: driver(),
+            seconds: 60,
+        },
+        Hindrance::Detached,
+        Hindrance::NodeFull {
+            driver: driver(),
+            node: text("NODE"),
+        },
         Hindrance::AgentSilent { node: text("NODE") },
     ];
     complete::<_, HindranceDiscriminants>(&all);

@@ -19,6 +19,7 @@ pub mod cluster;
 pub mod command;
 pub mod image;
 pub mod odd_tree;
+pub mod original;
 pub mod pki;
 pub mod process;
 pub mod product;

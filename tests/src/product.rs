@@ -19,6 +19,8 @@ pub enum Form {
     FailPoints,
     /// Snapshots, on any number of nodes.
     Snapshots,
+    /// Snapshots, and another driver beside ours.
+    Restore,
     /// Also what works on one node only: group snapshots, changes of volumes.
     OneNode,
     /// That, with uses of volumes tracked by external-attacher.
@@ -31,6 +33,7 @@ impl Form {
             Self::Plain => "sparse-pool",
             Self::FailPoints => "fail-points",
             Self::Snapshots => "snapshots",
+            Self::Restore => "restore",
             Self::OneNode => "one-node",
             Self::Attached => "attached",
         };
@@ -41,12 +44,19 @@ impl Form {
     pub fn nodes(self) -> u8 {
         match self {
             Self::OneNode | Self::Attached => 1,
-            Self::Plain | Self::FailPoints | Self::Snapshots => 2,
+            Self::Plain | Self::FailPoints | Self::Snapshots | Self::Restore => 2,
         }
     }
 
     fn has_snapshots(self) -> bool {
-        matches!(self, Self::Snapshots | Self::OneNode | Self::Attached)
+        matches!(
+            self,
+            Self::Snapshots | Self::Restore | Self::OneNode | Self::Attached
+        )
+    }
+
+    fn has_other_driver(self) -> bool {
+        matches!(self, Self::FailPoints | Self::Restore)
     }
 }
 
@@ -123,6 +133,9 @@ pub async fn install(cluster: &Cluster, form: Form) -> Result<()> {
     cluster
         .kubectl(&["apply", "--validate=strict", "-k", &overlay])
         .await?;
+    if form.has_other_driver() {
+        rolled_out(cluster, NAMESPACE, "daemonset/other-driver").await?;
+    }
     wait_until_up(cluster).await
 }
 

@@ -69,6 +69,14 @@ fn attaching_expansion_limits_and_overcommitment_are_chosen_by_flags() {
 }
 
 #[test]
+fn the_halves_can_be_apart() {
+    assert_eq!(settings(&[]).unwrap().controller_endpoint, None);
+    let apart = settings(&["--controller-endpoint=unix:///csi/controller.sock"]);
+    let socket = apart.unwrap().controller_endpoint;
+    assert_eq!(socket, Some("/csi/controller.sock".into()));
+}
+
+#[test]
 fn parts_can_be_turned_off() {
     let settings = settings(&["--no-registration", "--no-http"]).unwrap();
     assert!(settings.registration.is_none() && settings.http.is_none());
@@ -96,6 +104,10 @@ fn mistakes_are_told_in_one_sentence() {
         (&["--driver-name=csi.v2"], "ending with a letter"),
         (&["--endpoint=tcp://127.0.0.1:1"], "not a Unix socket"),
         (&["--kubelet-endpoint="], "names no socket"),
+        (
+            &["--controller-endpoint=/csi/csi.sock"],
+            "leave --controller-endpoint out",
+        ),
         (&["--node-name=-"], "topology value"),
         (&["--node-name="], "set --node-name"),
     ] {

@@ -10,7 +10,7 @@ use csi::v1::{
 };
 use tonic::{Request, Response, Status, async_trait};
 
-use super::Services;
+use super::{Half, Services};
 
 #[async_trait]
 impl Identity for Services {
@@ -40,7 +40,13 @@ impl Identity for Services {
                 ServiceType::GroupControllerService,
                 ServiceType::SnapshotMetadataService,
             ];
-            let services = services.map(|service| {
+            let beside = |service: &ServiceType| match service {
+                ServiceType::ControllerService
+                | ServiceType::GroupControllerService
+                | ServiceType::SnapshotMetadataService => self.half != Some(Half::Node),
+                _ => true,
+            };
+            let services = services.into_iter().filter(beside).map(|service| {
                 Type::Service(Service {
                     r#type: service.into(),
                 })
@@ -48,7 +54,7 @@ impl Identity for Services {
             let expansion = Type::VolumeExpansion(VolumeExpansion {
                 r#type: ExpansionType::Online.into(),
             });
-            let capabilities = services.into_iter().chain([expansion]);
+            let capabilities = services.chain([expansion]);
             let capabilities = capabilities.map(|it| PluginCapability { r#type: Some(it) });
             Ok(GetPluginCapabilitiesResponse {
                 capabilities: capabilities.collect(),

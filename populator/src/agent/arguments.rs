@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::node::Resumption;
+use super::volume::Pod;
 use crate::cli::{Serving, quantity};
 use crate::store::Allowance;
 
@@ -30,6 +31,14 @@ pub struct Arguments {
     /// What the Lease shows as its holder; default: the node's name and the process id
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
+
+    /// The UID of this pod, for drivers that want to know who uses a volume
+    #[arg(long, env = "POD_UID", default_value = "")]
+    pub pod_uid: String,
+
+    /// The service account of this pod, for the same
+    #[arg(long, env = "SERVICE_ACCOUNT", default_value = "")]
+    pub service_account: String,
 
     /// Kubelet's root directory; seen under the same path by kubelet, the drivers and this agent
     #[arg(long, env = "KUBELET_DIR", default_value = "/var/lib/kubelet")]
@@ -80,6 +89,16 @@ impl Arguments {
         match &self.identity {
             Some(given) => given.clone(),
             None => format!("{}-{}", self.node_name, std::process::id()),
+        }
+    }
+
+    /// The pod that this is.
+    pub fn pod(&self) -> Pod {
+        Pod {
+            name: self.identity(),
+            namespace: self.namespace.clone(),
+            uid: self.pod_uid.clone(),
+            service_account: self.service_account.clone(),
         }
     }
 

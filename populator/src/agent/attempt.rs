@@ -1,6 +1,7 @@
 //! One attempt at an order: from nothing, or from the checkpoint of the attempt before, to a volume that
 //! is complete, durable and mounted nowhere.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -11,12 +12,14 @@ use crds::restore_order::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::emptying::Emptied;
 use super::failure::{AttemptError, Worth, made_nothing};
 use super::mount;
 use super::node::Node;
+use super::plugin::{Plugin, Use};
 use super::record::{Filled, Made, Record};
+use super::teardown;
 use super::volume::{self, Abilities};
-use super::{plugin::Plugin, teardown};
 use crate::choices;
 use crate::failpoint;
 
@@ -41,6 +44,7 @@ pub struct Attempt<'a> {
 pub(super) struct Mounted {
     pub(super) volume: MadeVolume,
     pub(super) target: Target,
+    emptied: Emptied,
 }
 
 /// Where an archive goes.
@@ -120,8 +124,14 @@ impl Attempt<'_> {
         options: Options,
     ) -> Result<Filled, AttemptError> {
         // Every step of the way to the mount may be dropped at any await: the record is ahead of it.
-        let mounted = self.cancel.run_until_cancelled(self.mount(record)).await;
-        let mounted = mounted.ok_or(AttemptError::Cancelled)??;
+        let mount = Box::pin(self.mount(record));
+        let mounted = self.cancel.run_until_cancelled(mount).await;
+        let mut mounted = mounted.ok_or(AttemptError::Cancelled)??;
+        // Not to be dropped halfway: a thread of its own does it.
+        mounted.target = mounted
+            .emptied
+            .applied(mounted.target, &self.cancel)
+            .await?;
         self.restore(mounted, options).await
     }
 
@@ -144,30 +154,42 @@ impl Attempt<'_> {
 
     /// Whether there is a volume, and a checkpoint that may be of what is in it.
     fn goes_on(&self, record: &Record) -> bool {
-        record.is_worth_keeping() && self.node.records.state(&record.uid).is_dir()
+        let given = self.order.spec.provisioned.as_ref();
+        let is_same = given.is_none_or(|given| record.made.volume() == Some(&given.volume));
+        is_same && record.is_worth_keeping() && self.node.records.state(&record.uid).is_dir()
     }
 
     async fn mount(&self, kept: &mut Option<Record>) -> Result<Mounted, AttemptError> {
-        let spec = &self.order.spec.volume;
+        let spec = &volume::wanted(&self.order.spec);
+        let given = self.order.spec.provisioned.as_ref();
         let plugin = self.node.plugin(&spec.driver);
         self.clear(kept).await?;
 
         let abilities = plugin.abilities().await?;
-        if !abilities.makes_volumes {
+        if given.is_none() && !abilities.makes_volumes {
             return Err(AttemptError::NoController {
                 driver: spec.driver.clone(),
             });
         }
-        let begun = kept.take().filter(|record| self.goes_on(record));
+        let earlier = kept.take();
+        let was_there = earlier.is_some();
+        let begun = earlier.filter(|record| self.goes_on(record));
+        // Another volume cannot be had from here: the one that an earlier attempt has written to is
+        // emptied.
+        let emptied = match (&begun, given, was_there) {
+            (None, Some(_), true) => Emptied::OfAll,
+            (None, Some(_), false) => Emptied::OfOldBlocks,
+            (Some(_), _, _) | (None, None, _) => Emptied::Not,
+        };
         let record = kept.insert(begun.unwrap_or_else(|| Record::new(self.order)));
-        record.mounted = matches!(record.made, Made::Yes(_));
+        record.mounted = record.made.volume().is_some();
         failpoint::reached("agent.record.before");
         self.node.records.save(record)?;
         failpoint::reached("agent.record.after");
 
-        let made = match &record.made {
-            Made::Yes(made) => made.clone(),
-            Made::No | Made::Perhaps => self.create(&plugin, &abilities, record).await?,
+        let made = match record.made.volume() {
+            Some(made) => made.clone(),
+            None => self.create(&plugin, &abilities, record).await?,
         };
         self.status
             .send_modify(|status| status.volume = Some(made.clone()));
@@ -175,7 +197,22 @@ impl Attempt<'_> {
             driver: spec.driver.clone(),
             unfit,
         })?;
-        let mounted = self.publish(&plugin, &abilities, record, made).await?;
+        let used = Use {
+            made: &made,
+            volume: spec,
+            abilities: &abilities,
+            publish_context: &given.map_or_else(BTreeMap::new, |it| it.publish_context.clone()),
+            pod_info: &match &self.order.spec.prime {
+                Some(prime) if prime.pod_info_on_mount => volume::pod_info(&self.node.pod),
+                Some(_) | None => BTreeMap::new(),
+            },
+        };
+        let target = self.publish(&plugin, used, record).await?;
+        let mounted = Mounted {
+            volume: made,
+            target,
+            emptied,
+        };
         record.setbacks = 0;
         Ok(mounted)
     }
@@ -234,30 +271,25 @@ impl Attempt<'_> {
     async fn publish(
         &self,
         plugin: &Plugin,
-        abilities: &Abilities,
+        used: Use<'_>,
         record: &Record,
-        made: MadeVolume,
-    ) -> Result<Mounted, AttemptError> {
-        let (spec, records) = (&self.order.spec.volume, &self.node.records);
+    ) -> Result<Target, AttemptError> {
+        let records = &self.node.records;
         let (stage, target) = (records.stage(&record.uid), records.target(&record.uid));
-        if abilities.stages {
+        if used.abilities.stages {
             records.make_stage(&record.uid)?;
             failpoint::reached("agent.stage.before");
-            plugin.stage(&made, spec, abilities, text(&stage)?).await?;
+            plugin.stage(used, text(&stage)?).await?;
             failpoint::reached("agent.stage.after");
         }
         failpoint::reached("agent.publish.before");
-        plugin
-            .publish(&made, spec, abilities, text(&stage)?, text(&target)?)
-            .await?;
+        plugin.publish(used, text(&stage)?, text(&target)?).await?;
         failpoint::reached("agent.publish.after");
         let folder = records.folder(&record.uid);
-        let target = match spec.volume_mode {
+        Ok(match used.volume.volume_mode {
             VolumeMode::Filesystem => Target::Directory(mount::open_root(&folder, "target")?),
             VolumeMode::Block => Target::Device(mount::open_device(&folder, "target")?),
-        };
-        let volume = made;
-        Ok(Mounted { volume, target })
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which drivers of this node make volumes here, and how much room they have.
+//! Which drivers this node has, and how much room those have that make volumes here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub async fn watch(node: Arc<Node>, drivers: watch::Sender<Drivers>, stop: Cance
     }
 }
 
-/// The drivers that answer and make volumes here.
+/// The drivers that answer.
 async fn ask(node: &Node) -> Vec<(String, Room)> {
     let names = node.drivers.names().await;
     let answers = names.into_iter().map(|name| async move {
@@ -65,7 +65,7 @@ async fn ask(node: &Node) -> Vec<(String, Room)> {
             node.metrics.clone(),
         );
         match timeout(ANSWER, room(&plugin)).await {
-            Ok(Ok(room)) => room.map(|room| (name, room)),
+            Ok(Ok(room)) => Some((name, room)),
             Ok(Err(error)) => {
                 tracing::debug!(driver = name, %error, "its room is not known now");
                 None
@@ -76,21 +76,24 @@ async fn ask(node: &Node) -> Vec<(String, Room)> {
     join_all(answers).await.into_iter().flatten().collect()
 }
 
-async fn room(plugin: &Plugin) -> Result<Option<Room>, CallError> {
+async fn room(plugin: &Plugin) -> Result<Room, CallError> {
     let abilities = plugin.abilities().await?;
-    if !abilities.makes_volumes {
-        return Ok(None);
-    }
-    if !abilities.tells_capacity {
-        // It says NO when it is asked for too much, not before.
-        return Ok(Some(Room {
+    if !abilities.makes_volumes || !abilities.tells_capacity {
+        // It, or its provisioner elsewhere, says no when it is asked for too much, not before.
+        return Ok(Room {
             available_bytes: i64::MAX,
             maximum_volume_bytes: None,
-        }));
+        });
     }
-    let answer = plugin.capacity(abilities.topology).await?;
-    Ok(Some(Room {
-        available_bytes: answer.available_capacity,
-        maximum_volume_bytes: answer.maximum_volume_size,
-    }))
+    // What cannot be said without a StorageClass's parameters hides no driver.
+    Ok(match plugin.capacity(abilities.topology).await {
+        Ok(answer) => Room {
+            available_bytes: answer.available_capacity,
+            maximum_volume_bytes: answer.maximum_volume_size,
+        },
+        Err(error) => {
+            tracing::debug!(driver = plugin.name(), %error, "its room is not known now");
+            Room::default()
+        }
+    })
 }

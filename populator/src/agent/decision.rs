@@ -30,6 +30,8 @@ pub enum Step<'a> {
     Fill(&'a RestoreOrder),
     /// Say that the volume is filled, as the record has it.
     ReportFilled(&'a RestoreOrder, &'a Filled),
+    /// Say that the volume is mounted nowhere, until it may be filled again.
+    ReportWaiting(&'a RestoreOrder),
     /// Unmount what a failed attempt left mounted.
     Release,
     /// The volume is Kubernetes' own: unmount, forget, delete nothing.
@@ -76,7 +78,10 @@ pub fn next<'a>(observed: &Observed<'a>) -> Step<'a> {
 fn toward_filled<'a>(order: &'a RestoreOrder, observed: &Observed<'a>) -> Step<'a> {
     let status = observed.status;
     let reported = status.attempt == order.spec.attempt;
-    if let Some(filled) = observed.record.and_then(|record| record.filled.as_ref()) {
+    let filled = observed.record.and_then(|record| record.filled.as_ref());
+    let given = order.spec.provisioned.as_ref();
+    let is_wanted = |filled: &&Filled| given.is_none_or(|given| given.volume == filled.volume);
+    if let Some(filled) = filled.filter(is_wanted) {
         // A complete volume serves any attempt, since the archive is pinned.
         return if reported && status.state == State::Filled {
             Step::Rest
@@ -86,8 +91,9 @@ fn toward_filled<'a>(order: &'a RestoreOrder, observed: &Observed<'a>) -> Step<'
     }
     let mounted = observed.record.is_some_and(|record| record.mounted);
     match status.state {
-        _ if order.spec.paused && mounted => Step::Release,
-        _ if order.spec.paused => Step::Rest,
+        _ if must_wait(order) && mounted => Step::Release,
+        State::Provisioning | State::Restoring if must_wait(order) => Step::ReportWaiting(order),
+        _ if must_wait(order) => Step::Rest,
         State::Failed if reported && mounted => Step::Release,
         State::Filled | State::Failed if reported => Step::Rest,
         // Goals never go back, so the volume of this order is gone for good.
@@ -98,11 +104,17 @@ fn toward_filled<'a>(order: &'a RestoreOrder, observed: &Observed<'a>) -> Step<'
     }
 }
 
+/// Whether nobody may use the volume for now: a person wants so, or it is not made, or not attached.
+fn must_wait(order: &RestoreOrder) -> bool {
+    let spec = &order.spec;
+    spec.paused || (spec.prime.is_some() && spec.provisioned.is_none())
+}
+
 /// Whether filling the volume for `attempt` is still wanted.
 pub fn wanted(attempt: i64, order: Option<&RestoreOrder>, fenced: bool, stopping: bool) -> bool {
     let same = |order: &RestoreOrder| {
         let spec = &order.spec;
-        spec.goal == Goal::Filled && spec.attempt == attempt && !spec.paused
+        spec.goal == Goal::Filled && spec.attempt == attempt && !must_wait(order)
     };
     !stopping && !fenced && order.is_some_and(same)
 }

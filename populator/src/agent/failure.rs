@@ -39,6 +39,9 @@ pub enum AttemptError {
     /// It is not certain that writing would reach the volume.
     #[error(transparent)]
     Mount(#[from] MountError),
+    /// What an earlier attempt has left in the volume does not go.
+    #[error("the volume cannot be emptied: {0}")]
+    Emptying(#[source] std::io::Error),
     /// The node's own disk failed or is full.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -110,6 +113,7 @@ impl AttemptError {
             | Self::Mount(
                 MountError::NotAMount(_) | MountError::NotADevice(_) | MountError::KernelTooOld,
             )
+            | Self::Emptying(_)
             | Self::Record(_)
             | Self::Order(_)
             | Self::Choice(_)
@@ -166,6 +170,11 @@ impl AttemptError {
                 "MountNotVisible",
                 Cure::Time,
                 "look at the node's kernel log and the driver's log; it is tried again",
+            ),
+            Self::Emptying(_) => (
+                "VolumeError",
+                Cure::Time,
+                "look at the node's kernel log; it is tried again",
             ),
             Self::Record(_) => (
                 "NodeError",

@@ -12,6 +12,7 @@ use super::plugin::{Patience, Plugin};
 use super::record::Records;
 use super::registry::Drivers;
 use super::source::Clients;
+use super::volume::Pod;
 
 /// Of what archives a restore notes how far it is, and how often: an attempt after one that came to no
 /// good end goes on from there.
@@ -55,6 +56,8 @@ pub struct Node {
     pub places: Arc<Places>,
     /// Told when room was taken or given back.
     pub room_changed: Notify,
+    /// The pod that this is.
+    pub pod: Pod,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -77,6 +80,7 @@ impl Node {
             resumption: Resumption::default(),
             places: Places::new(concurrency),
             room_changed: Notify::new(),
+            pod: Pod::default(),
             metrics,
         }
     }

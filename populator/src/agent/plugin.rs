@@ -3,6 +3,7 @@
 //! Every call is idempotent by CSI, so one whose answer is lost is simply made again: for a while
 //! when the driver is away or busy with the same volume, since drivers restart.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,6 +26,21 @@ use tonic::{Code, Response, Status};
 use super::metrics::{self, Metrics};
 use super::registry::Drivers;
 use super::volume::Abilities;
+
+/// How a volume is mounted.
+#[derive(Debug, Clone, Copy)]
+pub struct Use<'a> {
+    /// The volume.
+    pub made: &'a MadeVolume,
+    /// What is wanted of it.
+    pub volume: &'a OrderVolume,
+    /// What the driver can do.
+    pub abilities: &'a Abilities,
+    /// What attaching it answered.
+    pub publish_context: &'a BTreeMap<String, String>,
+    /// What the driver is told of the pod that it is for, if it wants to be.
+    pub pod_info: &'a BTreeMap<String, String>,
+}
 
 mod call;
 
@@ -251,18 +267,13 @@ impl Plugin {
     }
 
     /// Stages a volume at `path`.
-    pub async fn stage(
-        &self,
-        made: &MadeVolume,
-        volume: &OrderVolume,
-        abilities: &Abilities,
-        path: &str,
-    ) -> Result<(), CallError> {
+    pub async fn stage(&self, used: Use<'_>, path: &str) -> Result<(), CallError> {
         let request = NodeStageVolumeRequest {
-            volume_id: made.handle.clone(),
+            volume_id: used.made.handle.clone(),
+            publish_context: used.publish_context.clone(),
             staging_target_path: path.to_owned(),
-            volume_capability: Some(super::volume::filling(volume, abilities)),
-            volume_context: made.context.clone(),
+            volume_capability: Some(super::volume::filling(used.volume, used.abilities)),
+            volume_context: used.made.context.clone(),
             ..NodeStageVolumeRequest::default()
         };
         self.call(Rpc::NodeStageVolume, request, async |channel, request| {
@@ -273,24 +284,20 @@ impl Plugin {
     }
 
     /// Publishes a volume at `target`, from where it was staged, if it was.
-    pub async fn publish(
-        &self,
-        made: &MadeVolume,
-        volume: &OrderVolume,
-        abilities: &Abilities,
-        stage: &str,
-        target: &str,
-    ) -> Result<(), CallError> {
+    pub async fn publish(&self, used: Use<'_>, stage: &str, target: &str) -> Result<(), CallError> {
+        let mut volume_context = used.made.context.clone();
+        volume_context.extend(used.pod_info.clone());
         let request = NodePublishVolumeRequest {
-            volume_id: made.handle.clone(),
-            staging_target_path: if abilities.stages {
+            volume_id: used.made.handle.clone(),
+            publish_context: used.publish_context.clone(),
+            staging_target_path: if used.abilities.stages {
                 stage.to_owned()
             } else {
                 String::new()
             },
             target_path: target.to_owned(),
-            volume_capability: Some(super::volume::filling(volume, abilities)),
-            volume_context: made.context.clone(),
+            volume_capability: Some(super::volume::filling(used.volume, used.abilities)),
+            volume_context,
             ..NodePublishVolumeRequest::default()
         };
         self.call(Rpc::NodePublishVolume, request, async |channel, request| {

@@ -61,6 +61,18 @@ pub enum Made {
     Perhaps,
     /// Yes, this one.
     Yes(MadeVolume),
+    /// Yes, by the driver's own provisioner: whoever had it made has it deleted.
+    Given(MadeVolume),
+}
+
+impl Made {
+    /// The volume, if it is known that there is one.
+    pub fn volume(&self) -> Option<&MadeVolume> {
+        match self {
+            Self::Yes(made) | Self::Given(made) => Some(made),
+            Self::No | Self::Perhaps => None,
+        }
+    }
 }
 
 /// A complete volume.
@@ -74,14 +86,15 @@ pub struct Filled {
 }
 
 impl Record {
-    /// A record of an order whose volume is about to be made.
+    /// A record of an order whose volume is about to be made, or was given.
     pub fn new(order: &RestoreOrder) -> Self {
+        let given = order.spec.provisioned.as_ref();
         Self {
             format: FORMAT,
             order: order.metadata.name.clone().unwrap_or_default(),
             uid: order.metadata.uid.clone().unwrap_or_default(),
             volume: order.spec.volume.clone(),
-            made: Made::Perhaps,
+            made: given.map_or(Made::Perhaps, |it| Made::Given(it.volume.clone())),
             mounted: false,
             spoiled: false,
             setbacks: 0,
@@ -93,7 +106,11 @@ impl Record {
     /// volume: it is taken for mounted.
     pub fn recovered(order: &RestoreOrder, made: Option<&MadeVolume>) -> Self {
         Self {
-            made: made.map_or(Made::No, |made| Made::Yes(made.clone())),
+            made: match (made, &order.spec.prime) {
+                (None, _) => Made::No,
+                (Some(made), None) => Made::Yes(made.clone()),
+                (Some(made), Some(_)) => Made::Given(made.clone()),
+            },
             mounted: true,
             ..Self::new(order)
         }
@@ -101,7 +118,7 @@ impl Record {
 
     /// Whether a later attempt may go on with the volume, should there be a checkpoint of it.
     pub fn is_worth_keeping(&self) -> bool {
-        matches!(self.made, Made::Yes(_))
+        self.made.volume().is_some()
             && self.filled.is_none()
             && !self.spoiled
             && self.setbacks < SETBACKS_MAX

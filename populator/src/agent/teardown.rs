@@ -15,7 +15,7 @@ pub async fn release(node: &Node, record: &mut Record) -> Result<(), AttemptErro
     if !record.mounted {
         return Ok(());
     }
-    if let Made::Yes(made) = &record.made {
+    if let Some(made) = record.made.volume() {
         let handle = &made.handle;
         let plugin = node.plugin(&record.volume.driver);
         failpoint::reached("agent.unpublish.before");
@@ -49,7 +49,8 @@ pub async fn delete(
     let handle = match (&record.made, reported) {
         (Made::Yes(made), _) | (Made::No | Made::Perhaps, Some(made)) => Some(made.handle.clone()),
         (Made::Perhaps, None) => learn(&plugin, record).await?,
-        (Made::No, None) => None,
+        // Whoever had it made has it deleted.
+        (Made::Given(_), _) | (Made::No, None) => None,
     };
     if let Some(handle) = handle {
         failpoint::reached("agent.delete.before");
@@ -59,7 +60,9 @@ pub async fn delete(
     }
     // What is known of the volume is about one that is gone.
     node.records.remove_state(&record.uid)?;
-    record.made = Made::No;
+    if !matches!(record.made, Made::Given(_)) {
+        record.made = Made::No;
+    }
     record.filled = None;
     node.records.save(record)?;
     Ok(())

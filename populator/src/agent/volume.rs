@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::restore_order::{MadeVolume, OrderVolume, VolumeMode};
+use crds::restore_order::{MadeVolume, OrderVolume, RestoreOrderSpec, VolumeMode};
 use csi::v1::volume_capability::access_mode::Mode;
 use csi::v1::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
 use csi::v1::{
@@ -28,6 +28,47 @@ pub struct Abilities {
     pub node_modes: bool,
     /// Where this node is, if volumes cannot be reached from everywhere.
     pub topology: Option<Topology>,
+}
+
+/// The volume that an order wants, as it is mounted: one that was given says itself how.
+pub fn wanted(spec: &RestoreOrderSpec) -> OrderVolume {
+    let mut volume = spec.volume.clone();
+    if let Some(given) = &spec.provisioned {
+        volume.fs_type.clone_from(&given.fs_type);
+        volume.mount_options.clone_from(&given.mount_options);
+    }
+    volume
+}
+
+/// What the driver is told of a pod on whose behalf a volume is published (CSIDriver `podInfoOnMount`).
+///
+/// Source: kubelet, `pkg/volume/csi/csi_mounter.go`, `getPodInfoAttrs`.
+pub fn pod_info(pod: &Pod) -> BTreeMap<String, String> {
+    [
+        ("csi.storage.k8s.io/pod.name", &pod.name),
+        ("csi.storage.k8s.io/pod.namespace", &pod.namespace),
+        ("csi.storage.k8s.io/pod.uid", &pod.uid),
+        (
+            "csi.storage.k8s.io/serviceAccount.name",
+            &pod.service_account,
+        ),
+        ("csi.storage.k8s.io/ephemeral", &"false".to_owned()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.clone()))
+    .into()
+}
+
+/// The pod that this program runs in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its UID.
+    pub uid: String,
+    /// Its service account.
+    pub service_account: String,
 }
 
 /// What CreateVolume shall make.

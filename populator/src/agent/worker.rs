@@ -131,6 +131,13 @@ impl Worker {
                     self.report_filled(order, filled);
                     Ok(())
                 }
+                Step::ReportWaiting(order) => {
+                    self.reporter.status().send_modify(|status| {
+                        status.observed_generation = order.metadata.generation;
+                        status.state = State::Waiting;
+                    });
+                    Ok(())
+                }
                 Step::Release => self.release().await,
                 Step::LetGo => self.let_go().await,
                 Step::Delete(order) => self.delete(order).await,

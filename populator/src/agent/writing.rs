@@ -36,7 +36,7 @@ impl Attempt<'_> {
         mounted: Mounted,
         options: Options,
     ) -> Result<Filled, AttemptError> {
-        let Mounted { volume, target } = mounted;
+        let Mounted { volume, target, .. } = mounted;
         let node = self.node;
         let source = SignedSource::new(
             Arc::clone(&node.clients),

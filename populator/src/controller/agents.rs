@@ -54,6 +54,16 @@ impl Agents {
         self.0.keys().any(|node| self.serves(node, driver))
     }
 
+    /// One of the nodes that serve `driver` and pass `allowed`: for different `seeds`, different ones.
+    pub fn any_of(&self, driver: &str, seed: &str, allowed: impl Fn(&str) -> bool) -> Option<&str> {
+        let serving = self.0.keys().map(String::as_str);
+        let serving: Vec<_> = serving
+            .filter(|node| self.serves(node, driver) && allowed(node))
+            .collect();
+        let sum: usize = seed.bytes().map(usize::from).sum();
+        serving.get(sum.checked_rem(serving.len())?).copied()
+    }
+
     /// The node with the most room for `driver`, of those that can make a volume of `required`
     /// bytes and pass `allowed`.
     pub fn roomiest(
@@ -152,5 +162,8 @@ pub(super) mod tests {
             "above the most for one volume"
         );
         assert_eq!(agents.roomiest("other", 1, |_| true), None);
+        let any = |seed| agents.any_of("d", seed, |node| node != "b");
+        assert_eq!([any("a"), any("b")].map(Option::unwrap), ["c", "a"]);
+        assert_eq!(agents.any_of("other", "a", |_| true), None);
     }
 }

@@ -1,5 +1,7 @@
 //! A PVC as far as a restore is concerned, and which of its wishes cannot be met.
 
+use std::collections::BTreeMap;
+
 use crds::restore_order::VolumeMode;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt as _;
@@ -48,6 +50,8 @@ pub struct Claim {
     pub limit_bytes: Option<u64>,
     /// As Kubernetes names them.
     pub access_modes: Vec<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
     /// The annotation by which a person asks for another try.
     pub retry: Option<String>,
     /// How urgent it is among those of its namespace.
@@ -77,7 +81,7 @@ impl Claim {
         }
         let spec = claim.spec.as_ref()?;
         let source = spec.data_source_ref.as_ref()?;
-        let quantity = |of: Option<&std::collections::BTreeMap<String, _>>| {
+        let quantity = |of: Option<&BTreeMap<String, _>>| {
             of.and_then(|map| map.get("storage")).map(
                 |quantity: &k8s_openapi::apimachinery::pkg::api::resource::Quantity| {
                     units::quantity(&quantity.0)
@@ -131,6 +135,7 @@ impl Claim {
             required_bytes: required.flatten().unwrap_or(0),
             limit_bytes: limit.flatten(),
             access_modes: spec.access_modes.clone().unwrap_or_default(),
+            labels: claim.labels().clone(),
             retry: claim.annotations().get(RETRY).cloned(),
             priority: priority.and_then(Result::ok).unwrap_or(0),
             progress: claim.annotations().get(PROGRESS).cloned(),

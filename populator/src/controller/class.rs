@@ -32,9 +32,21 @@ pub struct Class {
     pub fs_type: String,
     /// What the driver gets.
     pub parameters: BTreeMap<String, String>,
-    /// A parameter by which Secrets would be handed to the driver.
-    pub secret_parameter: Option<String>,
+    /// The parameters by which Secrets are handed to the driver.
+    pub secrets: BTreeMap<String, String>,
 }
+
+/// Parameters that name Secrets for a node, where agents have none.
+const NODE_SECRETS: [&str; 2] = [
+    "csi.storage.k8s.io/node-stage-secret-name",
+    "csi.storage.k8s.io/node-publish-secret-name",
+];
+
+/// What begins the name of a Secret that follows from the PVC's own.
+const OF_THE_CLAIM: &str = "${pvc.";
+
+/// What begins the names of provisioners that are none of CSI.
+const IN_TREE: &str = "kubernetes.io/";
 
 impl Class {
     /// Reads a StorageClass.
@@ -46,10 +58,14 @@ impl Class {
             .or_else(|| parameters.get("fstype"))
             .cloned()
             .unwrap_or_default();
-        let secret_parameter = parameters
-            .keys()
-            .find(|name| name.starts_with(SIDECARS) && name.ends_with("-secret-name"))
-            .cloned();
+        let names_secret = |name: &String| {
+            let suffixes = ["-secret-name", "-secret-namespace"];
+            name.starts_with(SIDECARS) && suffixes.iter().any(|it| name.ends_with(it))
+        };
+        let secrets = parameters.iter().filter(|(name, _)| names_secret(name));
+        let secrets = secrets
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
         Self {
             name: class.name_any(),
             driver: class.provisioner.clone(),
@@ -69,24 +85,30 @@ impl Class {
                 .into_iter()
                 .filter(|(name, _)| !name.starts_with(SIDECARS) && name != "fstype")
                 .collect(),
-            secret_parameter,
+            secrets,
         }
     }
 
-    /// What speaks against restores into volumes of this class.
-    pub fn refusal(&self, drivers: &[String]) -> Option<Refusal> {
-        if !drivers.contains(&self.driver) {
-            return Some(Refusal::ForeignDriver {
+    /// What speaks against restores into volumes of this class, which the agent makes if the way
+    /// `is_direct`, and otherwise the driver's own provisioner.
+    pub fn refusal(&self, is_direct: bool) -> Option<Refusal> {
+        if self.driver.starts_with(IN_TREE) {
+            return Some(Refusal::NotCsi {
                 class: self.name.clone(),
-                driver: self.driver.clone(),
-                supported: drivers.join(", "),
+                provisioner: self.driver.clone(),
             });
         }
-        if let Some(parameter) = &self.secret_parameter {
-            return Some(Refusal::ClassSecrets {
-                class: self.name.clone(),
-                parameter: parameter.clone(),
-            });
+        let class = || self.name.clone();
+        for (parameter, value) in &self.secrets {
+            let parameter = || parameter.clone();
+            if is_direct || NODE_SECRETS.contains(&parameter().as_str()) {
+                let (class, parameter) = (class(), parameter());
+                return Some(Refusal::ClassSecrets { class, parameter });
+            }
+            if value.contains(OF_THE_CLAIM) {
+                let (class, parameter) = (class(), parameter());
+                return Some(Refusal::ClassTemplates { class, parameter });
+            }
         }
         (self.allowed_topologies && !self.waits_for_consumer).then(|| Refusal::ClassTopologies {
             class: self.name.clone(),
@@ -120,25 +142,32 @@ mod tests {
             class.parameters,
             BTreeMap::from([("speed".to_owned(), "high".to_owned())])
         );
-        assert_eq!(class.refusal(&["d.example.com".to_owned()]), None);
+        assert_eq!((class.refusal(true), class.refusal(false)), (None, None));
     }
 
     #[test]
     fn refusals() {
-        let drivers = ["d.example.com".to_owned()];
-        let foreign = class(&json!({})).refusal(&["other".to_owned()]).unwrap();
-        assert_eq!(foreign.reason(), "DriverUnsupported");
-        assert!(foreign.to_string().contains("d.example.com"));
-        let secrets = class(&json!({"csi.storage.k8s.io/node-stage-secret-name": "s"}));
-        assert!(matches!(
-            secrets.refusal(&drivers),
-            Some(Refusal::ClassSecrets { .. })
-        ));
+        let mut in_tree = class(&json!({}));
+        in_tree.driver = "kubernetes.io/no-provisioner".to_owned();
+        assert_eq!(
+            in_tree.refusal(false).unwrap().reason(),
+            "DriverUnsupported"
+        );
+        let node = class(&json!({"csi.storage.k8s.io/node-stage-secret-name": "s"}));
+        let controller = class(&json!({"csi.storage.k8s.io/provisioner-secret-name": "s"}));
+        for (class, is_direct) in [(&node, true), (&node, false), (&controller, true)] {
+            let refused = class.refusal(is_direct);
+            assert!(matches!(refused, Some(Refusal::ClassSecrets { .. })));
+        }
+        assert_eq!(controller.refusal(false), None);
+        let template = json!({"csi.storage.k8s.io/provisioner-secret-name": "${pvc.name}"});
+        let refused = class(&template).refusal(false);
+        assert!(matches!(refused, Some(Refusal::ClassTemplates { .. })));
         let mut immediate = class(&json!({}));
         immediate.waits_for_consumer = false;
         immediate.allowed_topologies = true;
         assert!(matches!(
-            immediate.refusal(&drivers),
+            immediate.refusal(true),
             Some(Refusal::ClassTopologies { .. })
         ));
     }

@@ -7,6 +7,7 @@
 mod disposal;
 mod filling;
 mod placement;
+mod prime;
 
 #[cfg(test)]
 pub(super) mod tests;
@@ -23,7 +24,8 @@ use kube::ResourceExt as _;
 use super::agents::Agents;
 use super::claim::Claim;
 use super::class::Class;
-use super::ending::Ending;
+use super::ending::{Ending, Hindrance};
+use super::prime::{DriverWishes, Sight};
 use super::refusal::{Again, Refusal};
 use super::resolution::Pinned;
 
@@ -47,7 +49,11 @@ pub struct Observed {
     pub basis: Option<Basis>,
     /// The archive, once it was looked at.
     pub archive: Option<Result<Pinned, Refusal>>,
-    /// The PersistentVolume of the order's name.
+    /// How the class's driver wants its volumes used, once that was looked at.
+    pub wishes: Option<DriverWishes>,
+    /// What was made for it, where the driver's own provisioner makes the volume.
+    pub prime: Sight,
+    /// The PersistentVolume that the PVC gets.
     pub volume: VolumeSight,
     /// The Node object of the order's node.
     pub node: NodeSight,
@@ -97,18 +103,18 @@ impl ClassSight {
     }
 }
 
-/// What is known of the PersistentVolume named like the order.
+/// What is known of the PersistentVolume that the PVC gets or, without an order, has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VolumeSight {
     /// Nobody has looked.
     Unknown,
-    /// This process has made it earlier.
+    /// This process has made it earlier, or pointed it to the PVC.
     Made,
-    /// The API server has just shown it, with the order's volume in it.
+    /// The API server has just shown it, with the restored volume in it and for the PVC.
     Ours,
     /// The API server has just shown one of that name with another volume in it.
     Foreign,
-    /// The API server has just said that there is none.
+    /// The API server has just said that there is none, or none for the PVC yet.
     Absent,
 }
 
@@ -162,6 +168,12 @@ pub enum Step {
     LookAtVolume,
     /// Look: ask the API server for the order's Node.
     LookAtNode,
+    /// Look: ask the API server for the class's CSIDriver.
+    LookAtDriver,
+    /// Look: ask the API server for the prime PVC, and for what belongs to it.
+    LookAtPrime,
+    /// Look: ask the API server for the PersistentVolume that was provisioned for it.
+    LookAtProvisioned,
     /// Look: find the archive, pin it and sign a URL.
     Resolve,
     /// Create the VolumeRestore.
@@ -186,6 +198,23 @@ pub enum Step {
     RecordPublishing,
     /// Create the PersistentVolume.
     CreateVolume,
+    /// Create the prime PVC.
+    CreatePrime,
+    /// Have its volume attached to the node.
+    Attach,
+    /// Have the agent use it.
+    Adopt,
+    /// Have the agent stop using it, and try again when it may.
+    Reprovide,
+    /// Have it detached.
+    Detach,
+    /// Point its PersistentVolume to the user's PVC.
+    Rebind,
+    /// Delete the prime PVC.
+    DropPrime {
+        /// Whether what was provisioned for it goes too.
+        volume_too: bool,
+    },
     /// Have the agent delete the volume.
     Discard,
     /// Take the finalizer off the order and delete it.
@@ -210,8 +239,8 @@ pub enum Wait {
 pub enum Stance {
     /// It cannot begin yet.
     Refused(Refusal),
-    /// The API server refuses what must be done, for this reason.
-    Hindered(String),
+    /// Others do not do what must be done.
+    Hindered(Hindrance),
     /// The archive is fine; no pod wants the volume yet.
     WaitingForConsumer,
     /// A person wants it not to go on for now.
@@ -271,6 +300,10 @@ impl Decision {
 
 /// What to do next for one PVC. Deletion is handled before anything is looked up.
 pub fn next(observed: &Observed) -> Decision {
+    prime::tidied(observed, decide(observed))
+}
+
+fn decide(observed: &Observed) -> Decision {
     let claim = match &observed.claim {
         ClaimSight::Cached(claim) | ClaimSight::Live(claim) => claim,
         ClaimSight::NotCached if observed.order.is_none() => return Decision::settled(),
@@ -281,7 +314,7 @@ pub fn next(observed: &Observed) -> Decision {
         return disposal::dispose(observed, None);
     }
     match &claim.volume {
-        Some(volume) if *volume == claim.volume_name() => bound(observed, claim),
+        Some(volume) if *volume == volume_for(observed, claim) => bound(observed, claim),
         Some(volume) => bound_elsewhere(observed, claim, volume),
         None => unbound(observed, claim),
     }
@@ -298,14 +331,23 @@ fn without_restore(observed: &Observed, claim: &Claim) -> Option<Decision> {
     Some(Decision::new(step, None))
 }
 
-/// Kubernetes gave the PVC the volume of the order's name.
+/// The PersistentVolume that the PVC shall get.
+fn volume_for(observed: &Observed, claim: &Claim) -> String {
+    let order = observed.order.as_ref();
+    match order.and_then(|order| order.spec.provisioned.as_ref()) {
+        Some(given) => given.persistent_volume_name.clone(),
+        None => claim.volume_name(),
+    }
+}
+
+/// Kubernetes gave the PVC the volume that is meant for it.
 fn bound(observed: &Observed, claim: &Claim) -> Decision {
     let Some(order) = &observed.order else {
         return Decision::settled();
     };
     if order.spec.goal != Goal::Published {
         // Not by us: the volume of this order was never shown to anybody.
-        return bound_elsewhere(observed, claim, &claim.volume_name());
+        return bound_elsewhere(observed, claim, &volume_for(observed, claim));
     }
     if !claim.bound {
         return Decision::new(Step::Wait(Wait::OnChange), Stance::Publishing);
@@ -317,6 +359,17 @@ fn bound(observed: &Observed, claim: &Claim) -> Decision {
 
 /// Kubernetes gave the PVC some other volume: binding ignores data sources.
 fn bound_elsewhere(observed: &Observed, claim: &Claim, volume: &str) -> Decision {
+    let told = observed.restore.as_ref().map(|it| it.status.phase);
+    if observed.order.is_none() && !matches!(told, Some(Phase::Completed | Phase::Failed)) {
+        // What a driver's own provisioner has named may be ours all the same, and long since told.
+        match observed.volume {
+            VolumeSight::Unknown | VolumeSight::Made => {
+                return Decision::new(Step::LookAtVolume, None);
+            }
+            VolumeSight::Ours => return Decision::settled(),
+            VolumeSight::Foreign | VolumeSight::Absent => {}
+        }
+    }
     if let Some(decision) = without_restore(observed, claim) {
         return decision;
     }
@@ -352,7 +405,7 @@ fn unbound(observed: &Observed, claim: &Claim) -> Decision {
         None => placement::begin(observed, claim),
         Some(order) => match order.spec.goal {
             Goal::Filled => filling::fill(observed, claim, order),
-            Goal::Published => publishing(observed),
+            Goal::Published => publishing(observed, order),
             Goal::Deleted => disposal::dispose(observed, Some(Stance::CleaningUp)),
         },
     }
@@ -393,18 +446,32 @@ fn failed_basis(observed: &Observed) -> Option<&Basis> {
 }
 
 /// The volume is complete, and nothing may delete it any more.
-fn publishing(observed: &Observed) -> Decision {
+fn publishing(observed: &Observed, order: &RestoreOrder) -> Decision {
     let stance = Stance::Publishing;
+    let hand_over = if order.spec.prime.is_some() {
+        let is_handed_over = matches!(observed.volume, VolumeSight::Made | VolumeSight::Ours);
+        if !is_handed_over && let Some(decision) = prime::detach(observed, order) {
+            return decision;
+        }
+        Step::Rebind
+    } else {
+        Step::CreateVolume
+    };
     match (observed.volume, &observed.claim) {
         (VolumeSight::Made | VolumeSight::Ours, _) => {
             Decision::new(Step::Wait(Wait::OnChange), stance)
         }
-        (VolumeSight::Foreign, _) => disposal::dispose(
-            observed,
-            Some(Stance::Failed(Ending::VolumeNameTaken.failure())),
-        ),
+        (VolumeSight::Foreign, _) => {
+            let ending = match &order.spec.provisioned {
+                Some(given) => Ending::VolumeLost {
+                    volume: given.persistent_volume_name.clone(),
+                },
+                None => Ending::VolumeNameTaken,
+            };
+            disposal::dispose(observed, Some(Stance::Failed(ending.failure())))
+        }
         (VolumeSight::Unknown | VolumeSight::Absent, ClaimSight::Live(_)) => {
-            Decision::new(Step::CreateVolume, stance)
+            Decision::new(hand_over, stance)
         }
         (VolumeSight::Unknown | VolumeSight::Absent, _) => Decision::new(Step::LookAtClaim, stance),
     }

@@ -4,6 +4,7 @@
 
 use crds::restore_order::{Cure, Failure};
 
+use super::prime::Unfit;
 use crate::units;
 
 /// Why a restore is over, without its data.
@@ -28,6 +29,27 @@ pub enum Ending {
          have the administrator delete it"
     )]
     VolumeNameTaken,
+    /// Somebody has taken the volume away.
+    #[error(
+        "the PersistentVolume {volume} of the restored volume was deleted, released or given to \
+         another PVC before it could be handed over; leave what the populator makes in its namespace \
+         alone"
+    )]
+    VolumeLost {
+        /// The PersistentVolume.
+        volume: String,
+    },
+    /// What the driver's provisioner gave cannot be filled.
+    #[error(
+        "the PersistentVolume {volume}, which the restore was given, cannot be filled: {unfit}"
+    )]
+    Unfillable {
+        /// The PersistentVolume.
+        volume: String,
+        /// Why not.
+        #[source]
+        unfit: Unfit,
+    },
     /// The driver's volume is too small.
     #[error(
         "the CSI driver {driver} made a volume of {} where {} were asked for; ask for a size that it \
@@ -101,6 +123,8 @@ impl Ending {
         match self {
             Self::BoundElsewhere { .. } => "BoundElsewhere",
             Self::VolumeNameTaken => "VolumeNameTaken",
+            Self::VolumeLost { .. } => "VolumeLost",
+            Self::Unfillable { .. } => "VolumeUnfillable",
             Self::VolumeTooSmall { .. } => "VolumeTooSmall",
             Self::AnswerInvalid => "AgentAnswerInvalid",
             Self::BudgetSpent { .. } => "BudgetSpent",
@@ -132,6 +156,58 @@ pub enum Hindrance {
         /// What it said.
         why: String,
     },
+    /// The driver's provisioner makes no volume.
+    #[error(
+        "the provisioner of the CSI driver {driver} says: {said}; it tries again by itself, have the \
+         administrator look at it if that has no end"
+    )]
+    Provisioner {
+        /// The driver.
+        driver: String,
+        /// What it says.
+        said: String,
+    },
+    /// The driver's attacher does not attach or detach.
+    #[error(
+        "the attacher of the CSI driver {driver} says: {said}; it tries again by itself, have the \
+         administrator look at it if that has no end"
+    )]
+    Attacher {
+        /// The driver.
+        driver: String,
+        /// What it says.
+        said: String,
+    },
+    /// Nobody makes the volume, or attaches it.
+    #[error(
+        "the {sidecar} of the CSI driver {driver} has not answered for {seconds} seconds; have the \
+         administrator see that it runs, the restore then goes on by itself"
+    )]
+    Silent {
+        /// external-provisioner or external-attacher.
+        sidecar: &'static str,
+        /// The driver.
+        driver: String,
+        /// For how long at least.
+        seconds: i64,
+    },
+    /// The volume was taken from the node.
+    #[error(
+        "the volume's VolumeAttachment was deleted while the volume was being filled; it is attached \
+         and tried again"
+    )]
+    Detached,
+    /// The driver's provisioner has no room where the volume shall lie.
+    #[error(
+        "the provisioner of the CSI driver {driver} has no room on node {node}; free space there or \
+         let the volume go to another one"
+    )]
+    NodeFull {
+        /// The driver.
+        driver: String,
+        /// The node.
+        node: String,
+    },
     /// Nobody renews the agent's Lease.
     #[error(
         "the populator's agent on node {node} does not answer; see that its pod runs there, the \
@@ -148,7 +224,29 @@ impl Hindrance {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "APIServerRefused",
+            Self::Provisioner { .. } => "ProvisioningFailed",
+            Self::Attacher { .. } => "AttachFailed",
+            Self::Silent { .. } => "SidecarSilent",
+            Self::Detached => "VolumeDetached",
+            Self::NodeFull { .. } => "NodeFull",
             Self::AgentSilent { .. } => "AgentSilent",
+        }
+    }
+
+    /// As an agent would say it.
+    pub fn failure(&self) -> Failure {
+        Failure {
+            reason: self.reason().to_owned(),
+            message: self.to_string(),
+            cure: match self {
+                Self::NodeFull { .. } => Cure::OtherNode,
+                Self::Refused { .. }
+                | Self::Provisioner { .. }
+                | Self::Attacher { .. }
+                | Self::Silent { .. }
+                | Self::Detached
+                | Self::AgentSilent { .. } => Cure::Time,
+            },
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Building an order.
 
 use crds::restore_order::{
-    Goal, OrderClaim, OrderVolume, RestoreOrder, RestoreOrderSpec, STORE, SignedAccess, VolumeMode,
+    Goal, OrderClaim, OrderVolume, Prime, RestoreOrder, RestoreOrderSpec, STORE, SignedAccess,
+    VolumeMode,
 };
 use crds::volume_restore::Basis;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -18,8 +19,14 @@ pub const CLEAN_UP: &str = "backup.example.com/clean-up";
 /// The class's reclaim policy, for the PersistentVolume, even when the class is gone.
 pub const RECLAIM_POLICY: &str = "backup.example.com/reclaim-policy";
 
-/// The order for one PVC, on `node`.
-pub fn build(claim: &Claim, class: &Class, pinned: &Pinned, node: &str) -> RestoreOrder {
+/// The order for one PVC, on `node`; with `prime` where the driver's own provisioner makes the volume.
+pub fn build(
+    claim: &Claim,
+    class: &Class,
+    pinned: &Pinned,
+    node: &str,
+    prime: Option<Prime>,
+) -> RestoreOrder {
     let name = claim.volume_name();
     let mut order = RestoreOrder::new(
         &name,
@@ -47,6 +54,8 @@ pub fn build(claim: &Claim, class: &Class, pinned: &Pinned, node: &str) -> Resto
                 access_modes: claim.access_modes.clone(),
                 parameters: class.parameters.clone(),
             },
+            prime,
+            provisioned: None,
             archive: pinned.archive.clone(),
             options: pinned.options.clone(),
             basis: Some(Basis {

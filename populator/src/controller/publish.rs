@@ -1,6 +1,6 @@
 //! Building the PersistentVolume by which Kubernetes gets a complete volume.
 
-use crds::restore_order::{MadeVolume, RestoreOrder, VolumeMode};
+use crds::restore_order::{MadeVolume, Provisioned, RestoreOrder, VolumeMode};
 use k8s_openapi::api::core::v1::{
     CSIPersistentVolumeSource, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
     ObjectReference, PersistentVolume, PersistentVolumeSpec, VolumeNodeAffinity,
@@ -13,13 +13,64 @@ use super::order::RECLAIM_POLICY;
 use crate::units;
 
 /// By this annotation external-provisioner knows the volumes that it is to delete.
-const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 
 /// By this finalizer external-provisioner keeps the object until the volume is deleted.
 const PROVISIONER_FINALIZER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
 
 /// Tells people where the data came from.
 const RESTORED_FROM: &str = "backup.example.com/restored-from";
+
+/// The UID of the PVC that it was restored for, on a PersistentVolume that the driver's own provisioner made.
+const RESTORED_FOR: &str = "backup.example.com/restored-for";
+
+/// The change that points a PersistentVolume, as it was seen, to the order's PVC (RFC 7396).
+pub fn rebinding(order: &RestoreOrder, volume: &PersistentVolume) -> serde_json::Value {
+    let claim = &order.spec.claim;
+    serde_json::json!({
+        "metadata": {
+            "uid": volume.metadata.uid,
+            "resourceVersion": volume.metadata.resource_version,
+            "annotations": {
+                RESTORED_FROM: order.spec.archive.url,
+                RESTORED_FOR: claim.uid,
+            },
+        },
+        "spec": { "accessModes": order.spec.volume.access_modes, "claimRef": {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "namespace": claim.namespace,
+            "name": claim.name,
+            "uid": claim.uid,
+            "resourceVersion": null,
+        }},
+    })
+}
+
+/// Whether a PersistentVolume is the one that was filled, and nobody's but the prime PVC's, or the user's
+/// already.
+pub fn can_be_handed_over(
+    order: &RestoreOrder,
+    given: &Provisioned,
+    volume: &PersistentVolume,
+) -> bool {
+    let spec = volume.spec.as_ref();
+    let phase = volume.status.as_ref().and_then(|it| it.phase.as_deref());
+    let claim = spec.and_then(|it| it.claim_ref.as_ref()?.uid.as_ref());
+    let is_the_one = spec.and_then(|it| it.csi.as_ref()).is_some_and(|csi| {
+        csi.driver == order.spec.volume.driver && csi.volume_handle == given.volume.handle
+    });
+    let is_primes =
+        claim == Some(&given.claim_uid) && !matches!(phase, Some("Released" | "Failed"));
+    is_the_one
+        && volume.metadata.deletion_timestamp.is_none()
+        && (is_primes || claim == Some(&order.spec.claim.uid))
+}
+
+/// Whether a PersistentVolume was pointed to this PVC once it was complete.
+pub fn is_restored_for(claim: &str, volume: &PersistentVolume) -> bool {
+    volume.annotations().get(RESTORED_FOR).map(String::as_str) == Some(claim)
+}
 
 /// The PersistentVolume for the order's volume, bound beforehand to the order's PVC by UID, just as
 /// external-provisioner would have made it.
@@ -117,11 +168,12 @@ pub fn is_of(order: &RestoreOrder, existing: &PersistentVolume) -> bool {
     let Some(spec) = &existing.spec else {
         return false;
     };
-    let handle = order
+    let given = order.spec.provisioned.as_ref().map(|given| &given.volume);
+    let reported = order
         .status
         .as_ref()
-        .and_then(|status| status.volume.as_ref())
-        .map(|made| made.handle.as_str());
+        .and_then(|status| status.volume.as_ref());
+    let handle = given.or(reported).map(|made| made.handle.as_str());
     let holds_it = spec.csi.as_ref().is_some_and(|csi| {
         csi.driver == order.spec.volume.driver && Some(csi.volume_handle.as_str()) == handle
     });

@@ -2,6 +2,7 @@
 
 mod execution;
 mod observation;
+mod prime;
 mod telling;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tracing::Instrument as _;
 use super::api::{self, Meaning};
 use super::context::{ClaimKey, Context, Key};
 use super::decision::{self, Stance, Step, Wait};
+use super::ending::Hindrance;
 use super::memory::Remembered;
 use super::refusal::Trouble;
 
@@ -72,7 +74,8 @@ async fn drive(context: &Context, key: &ClaimKey) -> Option<Duration> {
             Err(Trouble::Api(error)) => {
                 if let Meaning::Refused(why) = api::meaning(&error) {
                     tracing::warn!(claim = %key.uid, why, step = ?decision.step, "refused");
-                    hinder(context, key, &mut observed, Stance::Hindered(why)).await;
+                    let stance = Stance::Hindered(Hindrance::Refused { why });
+                    hinder(context, key, &mut observed, stance).await;
                 }
                 return Some(after(context, key, &error));
             }

@@ -61,17 +61,35 @@ pub enum Refusal {
         /// Its name.
         class: String,
     },
-    /// The class's driver is not one that this program may use.
+    /// The class's provisioner is none of CSI.
     #[error(
-        "the StorageClass {class} belongs to the CSI driver {driver}, for which the populator is not set up; use a StorageClass of {supported}, or have the administrator add --direct-driver={driver} to the populator's controller"
+        "the StorageClass {class} has the provisioner {provisioner}, which is no CSI driver; use a StorageClass of a CSI driver"
     )]
-    ForeignDriver {
+    NotCsi {
         /// The class.
         class: String,
         /// Its provisioner.
+        provisioner: String,
+    },
+    /// The driver wants what only kubelet can give.
+    #[error(
+        "the CSI driver {driver} wants {wish}, which only kubelet can do for it; use a StorageClass of another driver"
+    )]
+    DriverWishes {
+        /// The driver.
         driver: String,
-        /// The drivers that are named, with commas.
-        supported: String,
+        /// What it wants.
+        wish: &'static str,
+    },
+    /// The class names Secrets after PVCs.
+    #[error(
+        "the StorageClass {class} names a Secret after the PVC ({parameter}), and its volumes are made for a PVC of the populator's first; use a StorageClass that names the Secret itself"
+    )]
+    ClassTemplates {
+        /// The class.
+        class: String,
+        /// The parameter.
+        parameter: String,
     },
     /// The class wants Secrets handed to the driver.
     #[error(
@@ -289,8 +307,10 @@ impl Refusal {
             Self::Size => "SizeInvalid",
             Self::NoClass => "StorageClassMissing",
             Self::ClassNotFound { .. } => "StorageClassNotFound",
-            Self::ForeignDriver { .. } => "DriverUnsupported",
-            Self::ClassSecrets { .. } | Self::ClassTopologies { .. } => "StorageClassUnsupported",
+            Self::NotCsi { .. } | Self::DriverWishes { .. } => "DriverUnsupported",
+            Self::ClassSecrets { .. }
+            | Self::ClassTemplates { .. }
+            | Self::ClassTopologies { .. } => "StorageClassUnsupported",
             Self::BackupNotFound { .. } => "VolumeBackupNotFound",
             Self::BackupInvalid { .. } | Self::AboutFiles { .. } => "VolumeBackupInvalid",
             Self::StoreNotMatched { .. } | Self::StoreNotFound { .. } => "BackupStoreNotFound",
@@ -318,16 +338,18 @@ impl Refusal {
             | Self::Size
             | Self::Priority { .. }
             | Self::NoClass
-            | Self::ForeignDriver { .. }
+            | Self::NotCsi { .. }
             | Self::ClassSecrets { .. }
+            | Self::ClassTemplates { .. }
             | Self::ClassTopologies { .. }
             | Self::BackupInvalid { .. }
             | Self::AboutFiles { .. }
             | Self::StoreElsewhere { .. } => Again::OnChange,
-            // The first four are watched, and no order of changes loses one (watches/routes.rs).
+            // Of these, classes, backups and stores are watched, and no order of changes loses one (watches/routes.rs).
             // They are looked at again all the same: a watch whose connection has died unnoticed
             // shows nothing for minutes, and what is missing in it is asked for each time.
             Self::ClassNotFound { .. }
+            | Self::DriverWishes { .. }
             | Self::BackupNotFound { .. }
             | Self::StoreNotMatched { .. }
             | Self::StoreNotFound { .. }
@@ -363,10 +385,13 @@ mod tests {
                 backup: "b".into(),
                 why: "the pattern \"[\" is not a glob".into(),
             },
-            Refusal::ForeignDriver {
+            Refusal::NotCsi {
                 class: "c".into(),
-                driver: "d.example.com".into(),
-                supported: "s.example.com".into(),
+                provisioner: "kubernetes.io/no-provisioner".into(),
+            },
+            Refusal::ClassTemplates {
+                class: "c".into(),
+                parameter: "p".into(),
             },
             Refusal::DoesNotFit {
                 size: 3 << 30,

@@ -84,7 +84,11 @@ pub fn report(stance: &Stance, observed: &Observed, restore: &Restore) -> Report
 
 /// Takes over what the order says.
 fn follow(status: &mut VolumeRestoreStatus, order: &RestoreOrder) {
-    status.way = Some("Direct".to_owned());
+    let way = match &order.spec.prime {
+        None => "Direct",
+        Some(_) => "Prime",
+    };
+    status.way = Some(way.to_owned());
     status.node_name = Some(order.spec.node_name.clone());
     status.archive = Some(order.spec.archive.clone());
     status.attempts = Some(order.spec.attempt);
@@ -138,7 +142,7 @@ impl Telling {
             Stance::Refused(refusal) => {
                 Self::warning(Phase::Pending, refusal.reason(), refusal.to_string())
             }
-            Stance::Hindered(why) => Self::hindered(&Hindrance::Refused { why: why.clone() }),
+            Stance::Hindered(hindrance) => Self::hindered(hindrance),
             Stance::WaitingForConsumer => Self::waiting(
                 Phase::Pending,
                 "WaitingForFirstConsumer",
@@ -166,7 +170,14 @@ impl Telling {
             Stance::Provisioning => Self::waiting(
                 Phase::Provisioning,
                 "Provisioning",
-                format!("the volume is being made and mounted on node {node}"),
+                match order {
+                    Some(order) if order.spec.prime.is_some() => format!(
+                        "the provisioner of the CSI driver {} makes the volume, and it is mounted on \
+                         node {node}",
+                        order.spec.volume.driver
+                    ),
+                    _ => format!("the volume is being made and mounted on node {node}"),
+                },
             ),
             Stance::Restoring => Self::waiting(
                 Phase::Restoring,
@@ -351,7 +362,9 @@ mod tests {
         });
         for stance in [
             Stance::Refused(refusal),
-            Stance::Hindered("quota".to_owned()),
+            Stance::Hindered(Hindrance::Refused {
+                why: "quota".to_owned(),
+            }),
             Stance::Retrying(failure("Why")),
             Stance::Moving(failure("NodeFull")),
             Stance::AgentSilent,

@@ -11,14 +11,16 @@ use std::sync::Arc;
 use crds::{BackupStore, RestoreOrder, VolumeBackup, VolumeRestore};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttachment};
 use kube::runtime::reflector::store::{Writer, WriterDropped};
 use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::watcher::Config;
 use kube::{Api, Client};
 use tokio::task::JoinSet;
 
 use super::context::Key;
 use super::memory::Memory;
+use super::prime::{self, Attachment, PrimeClaim, Sight};
 use super::queue::Queue;
 use changes::watch;
 
@@ -32,6 +34,8 @@ pub struct Stores {
     places: Store<BackupStore>,
     classes: Store<StorageClass>,
     leases: Store<Lease>,
+    primes: Store<PersistentVolumeClaim>,
+    attachments: Store<VolumeAttachment>,
 }
 
 /// Starts all watches. Their changes go into `queue`; `tasks` holds them.
@@ -49,35 +53,27 @@ pub fn start(
         memory: Arc::clone(memory),
     };
 
-    tasks.spawn(watch(
-        Api::all(client.clone()),
-        writers.claims,
-        routes.clone(),
-    ));
-    tasks.spawn(watch(
-        Api::all(client.clone()),
-        writers.restores,
-        routes.clone(),
-    ));
-    tasks.spawn(watch(
-        Api::all(client.clone()),
-        writers.backups,
-        routes.clone(),
-    ));
-    tasks.spawn(watch(
-        Api::all(client.clone()),
-        writers.places,
-        routes.clone(),
-    ));
-    tasks.spawn(watch(
-        Api::all(client.clone()),
-        writers.classes,
-        routes.clone(),
-    ));
+    let all = Config::default;
+    let ours = || Config::default().labels(prime::CLAIM);
+    let claims = Api::all(client.clone());
+    tasks.spawn(watch(claims, all(), writers.claims, routes.clone()));
+    let restores = Api::all(client.clone());
+    tasks.spawn(watch(restores, all(), writers.restores, routes.clone()));
+    let backups = Api::all(client.clone());
+    tasks.spawn(watch(backups, all(), writers.backups, routes.clone()));
+    let places = Api::all(client.clone());
+    tasks.spawn(watch(places, all(), writers.places, routes.clone()));
+    let classes = Api::all(client.clone());
+    tasks.spawn(watch(classes, all(), writers.classes, routes.clone()));
     let orders = Api::namespaced(client.clone(), namespace);
-    tasks.spawn(watch(orders, writers.orders, routes.clone()));
+    tasks.spawn(watch(orders, all(), writers.orders, routes.clone()));
     let leases = Api::namespaced(client.clone(), namespace);
-    tasks.spawn(watch(leases, writers.leases, routes));
+    tasks.spawn(watch(leases, all(), writers.leases, routes.clone()));
+    let primes = Api::namespaced(client.clone(), namespace);
+    let route = routes::Primes(Arc::clone(queue));
+    tasks.spawn(watch(primes, ours(), writers.primes, route));
+    let attachments = Api::all(client.clone());
+    tasks.spawn(watch(attachments, ours(), writers.attachments, routes));
     shown
 }
 
@@ -90,6 +86,8 @@ struct Writers {
     places: Writer<BackupStore>,
     classes: Writer<StorageClass>,
     leases: Writer<Lease>,
+    primes: Writer<PersistentVolumeClaim>,
+    attachments: Writer<VolumeAttachment>,
 }
 
 fn stores() -> (Stores, Writers) {
@@ -100,6 +98,8 @@ fn stores() -> (Stores, Writers) {
     let (places, place_writer) = reflector::store();
     let (classes, class_writer) = reflector::store();
     let (leases, lease_writer) = reflector::store();
+    let (primes, prime_writer) = reflector::store();
+    let (attachments, attachment_writer) = reflector::store();
     let stores = Stores {
         claims,
         restores,
@@ -108,6 +108,8 @@ fn stores() -> (Stores, Writers) {
         places,
         classes,
         leases,
+        primes,
+        attachments,
     };
     let writers = Writers {
         claims: claim_writer,
@@ -117,6 +119,8 @@ fn stores() -> (Stores, Writers) {
         places: place_writer,
         classes: class_writer,
         leases: lease_writer,
+        primes: prime_writer,
+        attachments: attachment_writer,
     };
     (stores, writers)
 }
@@ -130,7 +134,9 @@ impl Stores {
         self.backups.wait_until_ready().await?;
         self.places.wait_until_ready().await?;
         self.classes.wait_until_ready().await?;
-        self.leases.wait_until_ready().await
+        self.leases.wait_until_ready().await?;
+        self.primes.wait_until_ready().await?;
+        self.attachments.wait_until_ready().await
     }
 
     /// A PVC that is to be filled from a VolumeBackup, or made from a snapshot or another PVC.
@@ -162,6 +168,30 @@ impl Stores {
     /// A StorageClass.
     pub fn class(&self, name: &str) -> Option<Arc<StorageClass>> {
         self.classes.get(&ObjectRef::new(name))
+    }
+
+    /// What was made in the populator's `namespace` and in the cluster for the PVC of this UID.
+    pub fn made_for(&self, namespace: &str, uid: &str) -> Sight {
+        let claim = ObjectRef::new(&prime::name(uid)).within(namespace);
+        let is_its = |it: &&Arc<VolumeAttachment>| {
+            let labels = it.metadata.labels.as_ref();
+            labels
+                .and_then(|labels| labels.get(prime::CLAIM))
+                .is_some_and(|it| it == uid)
+        };
+        let attachments = self.attachments.state();
+        let attachments = attachments
+            .iter()
+            .filter(is_its)
+            .map(|it| Attachment::read(it));
+        Sight {
+            claim: self
+                .primes
+                .get(&claim)
+                .map(|claim| PrimeClaim::read(&claim)),
+            attachment: prime::foremost(attachments),
+            ..Sight::default()
+        }
     }
 
     /// The Leases of the populator's namespace.

@@ -55,6 +55,8 @@ pub fn order(archive: ResolvedArchive, access: SignedAccess) -> RestoreOrder {
             attempt: 1,
             paused: false,
             priority: 0,
+            prime: None,
+            provisioned: None,
             node_name: "node".into(),
             claim: OrderClaim {
                 namespace: "default".into(),

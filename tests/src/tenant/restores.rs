@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use crds::{RestoreOrder, VolumeRestore};
 use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::{
     Api, ResourceExt as _,
     api::{ListParams, Patch, PatchParams},
@@ -134,6 +135,18 @@ impl Tenant<'_> {
         .await
     }
 
+    /// Waits for a Warning of the populator about a PVC, whatever it says by now.
+    pub async fn was_told(&self, claim: &Claim, reason: &str, within: Duration) -> Result<()> {
+        let what = format!("PVC {} was told {reason}", claim.name);
+        eventually(&what, within, || async {
+            let told = self.warnings(claim).await?;
+            let mut reasons = told.iter().filter_map(|event| event.reason.as_deref());
+            ensure!(reasons.any(|it| it == reason), "{told:?}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Pauses a restore, and waits until it says so and its agent has nothing mounted for it.
     pub async fn pause(&self, claim: &str, within: Duration) -> Result<()> {
         self.set_paused(claim, true).await?;
@@ -190,8 +203,8 @@ impl Tenant<'_> {
         self.nothing_left(claim, within).await
     }
 
-    /// Waits until nothing of a restore is left: no order, no PV, and on no node a volume in the
-    /// pool, a loop device on it, a mount or a folder of the agent's.
+    /// Waits until nothing of a restore is left: no order, no PV, no prime PVC, no VolumeAttachment, and
+    /// on no node a volume in the pool, a loop device on it, a mount or a folder of the agent's.
     pub async fn nothing_left(&self, claim: &Claim, within: Duration) -> Result<()> {
         let name = format!("pvc-{}", claim.uid);
         eventually(&format!("nothing is left of {name}"), within, || async {
@@ -204,6 +217,15 @@ impl Tenant<'_> {
                     order.status
                 );
             }
+            let primes = Api::<PersistentVolumeClaim>::namespaced(client.clone(), NAMESPACE);
+            let prime = primes.get_opt(&format!("prime-{}", claim.uid)).await?;
+            ensure!(prime.is_none(), "the prime PVC is there");
+            let label = format!("backup.example.com/claim-uid={}", claim.uid);
+            let attachments = Api::<VolumeAttachment>::all(client.clone());
+            let attached = attachments
+                .list(&ListParams::default().labels(&label))
+                .await?;
+            ensure!(attached.items.is_empty(), "it is attached");
             let volumes: Api<PersistentVolume> = Api::all(client);
             ensure!(volumes.get_opt(&name).await?.is_none(), "the PV is there");
             for node in self.cluster.nodes() {

@@ -227,8 +227,8 @@ async fn restores(world: &World) -> Result<()> {
 
 async fn orders(world: &World) -> Result<()> {
     const FIXED: Option<&str> = Some(
-        "claim, nodeName, volume, archive and options are fixed; only goal, attempt, paused and access \
-         may change",
+        "claim, nodeName, volume, prime, archive and options are fixed; only goal, attempt, paused, \
+         access and provisioned may change",
     );
     let goal = Some("spec.goal: Unsupported value: \"Forgotten\"");
     let cases = [
@@ -243,6 +243,16 @@ async fn orders(world: &World) -> Result<()> {
             None,
         ),
         ("/spec/access/expires", json!("2025-01-01T12:00:00Z"), None),
+        (
+            "/spec/provisioned",
+            json!({"persistentVolumeName": "pvc-1", "claimUid": "1", "volume": {"handle": "h", "capacityBytes": 1}}),
+            Some("provisioned is for orders with prime"),
+        ),
+        (
+            "/spec/prime",
+            json!({"attachRequired": true, "podInfoOnMount": false}),
+            FIXED,
+        ),
         ("/spec/nodeName", json!("node-2"), FIXED),
         ("/spec/claim/namespace", json!("kube-system"), FIXED),
         ("/spec/claim/uid", json!("another"), FIXED),

@@ -3,17 +3,20 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use crds::VolumeRestore;
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::{ResourceExt as _, api::PostParams};
+use crds::{RestoreOrder, VolumeRestore};
+use k8s_openapi::api::{core::v1::PersistentVolumeClaim, storage::v1::VolumeAttachment};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams, PostParams},
+};
 use tests::{
+    original::{Original, SLOW},
+    product::NAMESPACE,
     s3::fault::{Fault, FaultProxy},
     shared::{SharedSuite, World},
     tenant::{Claim, Tenant, Wish},
     wait::eventually,
 };
-
-use crate::original::{Original, SLOW};
 
 /// Each abort costs a restart of its container.
 const WAIT: Duration = Duration::from_secs(240);
@@ -48,6 +51,9 @@ async fn aborted(world: &World) -> Result<()> {
     stranger(&tenant)
         .await
         .context("a VolumeRestore of an earlier PVC")?;
+    primed(world, &tenant, &faults, &original)
+        .await
+        .context("volumes of another driver")?;
     cloned(world, &tenant)
         .await
         .context("a PVC made from another")?;
@@ -187,6 +193,50 @@ async fn stranger(tenant: &Tenant<'_>) -> Result<()> {
     let claim = tenant.claim("stranger", &Wish::BACKUP).await?;
     tenant.completed("stranger", WAIT).await?;
     gone(tenant, &claim).await
+}
+
+/// One whose volume is detached midway, and one that is given up.
+async fn primed(
+    world: &World,
+    tenant: &Tenant<'_>,
+    faults: &FaultProxy,
+    original: &Original,
+) -> Result<()> {
+    let wish = Wish {
+        class: "other-retained",
+        ..Wish::BACKUP
+    };
+    faults.set(SLOW).await?;
+    let claim = tenant.claim("prime", &wish).await?;
+    tenant.written("prime", 4 << 20, WAIT).await?;
+    // It must not be over before the controller is up again.
+    faults.set(Fault::Throttle(8 << 10)).await?;
+    let attachments: Api<VolumeAttachment> = Api::all(world.cluster.client());
+    let label = format!("backup.example.com/claim-uid={}", claim.uid);
+    let ours = ListParams::default().labels(&label);
+    let ours = attachments.list(&ours).await?;
+    let name = ours.items.first().context("it is attached")?.name_any();
+    attachments.delete(&name, &DeleteParams::default()).await?;
+    tenant.was_told(&claim, "VolumeDetached", WAIT).await?;
+    let orders = Api::<RestoreOrder>::namespaced(world.cluster.client(), NAMESPACE);
+    eventually("the agent is to try again", WAIT, || async {
+        let order = orders.get(&format!("pvc-{}", claim.uid)).await?;
+        ensure!(order.spec.attempt > 1, "{:?}", order.spec.provisioned);
+        Ok(())
+    })
+    .await?;
+    faults.set(Fault::None).await?;
+    tenant.completed("prime", WAIT).await?;
+    tenant.pod("prime", "prime", "sleep 1000000").await?;
+    original.equals(&tenant.mounted("prime", "prime", WAIT).await?)?;
+    tenant.delete_pod("prime").await?;
+    gone(tenant, &claim).await?;
+
+    faults.set(SLOW).await?;
+    let claim = tenant.claim("given-up", &wish).await?;
+    tenant.restoring("given-up", WAIT).await?;
+    gone(tenant, &claim).await?;
+    faults.set(Fault::None).await
 }
 
 /// What is made from another PVC is sent to its node.

@@ -3,7 +3,6 @@
 
 mod aborts;
 mod midway;
-mod original;
 
 use std::process::ExitCode;
 

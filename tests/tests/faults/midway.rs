@@ -7,13 +7,12 @@ use crds::{RestoreOrder, VolumeBackup};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{ResourceExt as _, api::DeleteParams};
 use tests::{
+    original::{Original, SLOW},
     product,
     s3::fault::{Fault, FaultProxy},
     shared::{SharedSuite, World},
     tenant::{Claim, Tenant, Wish},
 };
-
-use crate::original::{Original, SLOW};
 
 const WAIT: Duration = Duration::from_secs(120);
 

@@ -24,7 +24,7 @@ const WAIT: Duration = Duration::from_secs(120);
 const MIB: u64 = 1 << 20;
 
 /// Bytes of the image: not a multiple of a block.
-const SIZE: u64 = 300 * MIB + 7;
+pub const SIZE: u64 = 300 * MIB + 7;
 
 pub fn add(suite: &mut SharedSuite) {
     for (suffix, class) in [
@@ -47,7 +47,7 @@ fn as_block(claim: &mut Value) {
 }
 
 /// Three pieces of noise in zeros, the last at the end; its archive, and its digest.
-fn make(archive: &Path, suffix: &str) -> Result<String> {
+pub fn make(archive: &Path, suffix: &str) -> Result<String> {
     let folder = tempfile::tempdir()?;
     let (noise, image) = (folder.path().join("noise"), folder.path().join("image"));
     odd_tree::noise(&noise, 3 * MIB)?;

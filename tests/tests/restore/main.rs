@@ -6,6 +6,7 @@ mod bounds;
 mod choices;
 mod memory;
 mod point_in_time;
+mod prime;
 mod refusals;
 mod steering;
 mod stores;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 use tests::{product::Form, shared::SharedSuite};
 
 fn main() -> anyhow::Result<ExitCode> {
-    let mut suite = SharedSuite::start("restore", Form::Snapshots)?.at_once(6);
+    let mut suite = SharedSuite::start("restore", Form::Restore)?.at_once(6);
     whole::add(&mut suite);
     block::add(&mut suite);
     choices::add(&mut suite);
@@ -26,5 +27,6 @@ fn main() -> anyhow::Result<ExitCode> {
     point_in_time::add(&mut suite);
     memory::add(&mut suite);
     steering::add(&mut suite);
+    prime::add(&mut suite);
     Ok(suite.run())
 }

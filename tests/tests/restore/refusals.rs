@@ -276,7 +276,7 @@ async fn other_driver(world: &World) -> Result<()> {
     upload(world, &tenant, "archive", &archive("tar.gz")?).await?;
     tenant.backup("backup", "archive").await?;
     let class: StorageClass = serde_json::from_value(json!({
-        "metadata": {"name": "foreign"}, "provisioner": "other.csi.example.org",
+        "metadata": {"name": "foreign"}, "provisioner": "kubernetes.io/no-provisioner",
     }))?;
     let classes: Api<StorageClass> = Api::all(world.cluster.client());
     classes.create(&PostParams::default(), &class).await?;

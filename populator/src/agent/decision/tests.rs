@@ -1,7 +1,8 @@
 use super::*;
 
 use crds::restore_order::{
-    MadeVolume, OrderClaim, OrderVolume, RestoreOrderSpec, SignedAccess, VolumeMode,
+    MadeVolume, OrderClaim, OrderVolume, Prime, Provisioned, RestoreOrderSpec, SignedAccess,
+    VolumeMode,
 };
 use crds::volume_backup::ResolvedArchive;
 use crds::volume_restore::RestoreResult;
@@ -17,6 +18,8 @@ fn order(goal: Goal, attempt: i64) -> RestoreOrder {
             attempt,
             paused: false,
             priority: 0,
+            prime: None,
+            provisioned: None,
             node_name: "node".into(),
             claim: OrderClaim {
                 namespace: "default".into(),
@@ -75,6 +78,7 @@ fn word(step: &Step<'_>) -> &'static str {
         Step::End => "end",
         Step::Fill(_) => "fill",
         Step::ReportFilled(..) => "report",
+        Step::ReportWaiting(_) => "say that it waits",
         Step::Release => "release",
         Step::LetGo => "let go",
         Step::Delete(_) => "delete",
@@ -141,15 +145,15 @@ fn while_it_is_paused_nothing_is_written_or_mounted() {
     order.spec.paused = true;
     assert!(!wanted(2, Some(&order), false, false));
     let (unmounted, mounted) = (record(false, false), record(true, false));
-    for state in [
-        State::Waiting,
-        State::Provisioning,
-        State::Restoring,
-        State::Failed,
+    for (state, word) in [
+        (State::Waiting, "rest"),
+        (State::Provisioning, "say that it waits"),
+        (State::Restoring, "say that it waits"),
+        (State::Failed, "rest"),
     ] {
         let at = status(state, 2);
-        assert_eq!(decide(Some(&order), &at, None), "rest");
-        assert_eq!(decide(Some(&order), &at, Some(&unmounted)), "rest");
+        assert_eq!(decide(Some(&order), &at, None), word);
+        assert_eq!(decide(Some(&order), &at, Some(&unmounted)), word);
         assert_eq!(decide(Some(&order), &at, Some(&mounted)), "release");
     }
     let complete = record(false, true);
@@ -157,6 +161,34 @@ fn while_it_is_paused_nothing_is_written_or_mounted() {
     assert_eq!(decide(Some(&order), &at, Some(&complete)), "report");
     order.spec.goal = Goal::Deleted;
     assert_eq!(decide(Some(&order), &at, Some(&unmounted)), "delete");
+}
+
+#[test]
+fn what_others_provision_is_waited_for() {
+    let mut order = order(Goal::Filled, 1);
+    order.spec.prime = Some(Prime::default());
+    let at = status(State::Waiting, 0);
+    assert_eq!(decide(Some(&order), &at, None), "rest");
+    assert!(!wanted(1, Some(&order), false, false));
+    order.spec.provisioned = Some(Provisioned::default());
+    assert_eq!(decide(Some(&order), &at, None), "fill");
+    let complete = record(false, true);
+    assert_eq!(decide(Some(&order), &at, Some(&complete)), "report");
+    let mut another = order.clone();
+    another.spec.provisioned = Some(Provisioned {
+        volume: MadeVolume {
+            handle: "another".into(),
+            ..MadeVolume::default()
+        },
+        ..Provisioned::default()
+    });
+    assert_eq!(decide(Some(&another), &at, Some(&complete)), "fill");
+    order.spec.provisioned = None;
+    let at = status(State::Restoring, 1);
+    assert_eq!(
+        decide(Some(&order), &at, Some(&record(true, false))),
+        "release"
+    );
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::time::Duration;
 use crds::restore_order::{Cure, Failure, MadeVolume, RestoreOrder, RestoreOrderStatus, State};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{ALIVE_CHECK, Decision, NodeSight, Observed, Stance, Step, Wait, is_paused, placement};
+use super::{
+    ALIVE_CHECK, Decision, NodeSight, Observed, Stance, Step, Wait, is_paused, placement, prime,
+};
 use crate::controller::claim::Claim;
 use crate::controller::ending::Ending;
 use crate::units;
@@ -39,7 +41,10 @@ pub(super) fn fill(observed: &Observed, claim: &Claim, order: &RestoreOrder) -> 
         return over(&Ending::DeadlinePassed { seconds, last });
     }
     let decision = if status.state != State::Filled && order.spec.paused {
-        go_on(observed, order)
+        match prime::provided(observed, claim, order) {
+            Some(decision) => decision,
+            None => go_on(observed, order),
+        }
     } else {
         by_state(observed, claim, order, status)
     };
@@ -76,6 +81,11 @@ fn by_state(
     order: &RestoreOrder,
     status: RestoreOrderStatus,
 ) -> Decision {
+    if status.state != State::Deleted
+        && let Some(decision) = prime::provided(observed, claim, order)
+    {
+        return decision;
+    }
     // What an agent said of an earlier attempt says nothing of this one, except that it is done.
     let current = status.attempt >= order.spec.attempt;
     match status.state {
@@ -107,26 +117,34 @@ fn filled(order: &RestoreOrder, made: Option<&MadeVolume>) -> Decision {
     Decision::new(Step::RecordPublishing, Stance::Publishing)
 }
 
-fn over(ending: &Ending) -> Decision {
+pub(super) fn over(ending: &Ending) -> Decision {
     Decision::new(Step::Discard, Stance::Failed(ending.failure()))
 }
 
 /// The agent is to be at it.
 fn at_work(observed: &Observed, claim: &Claim, order: &RestoreOrder, stance: Stance) -> Decision {
-    if !observed.agents.is_alive(&order.spec.node_name) {
-        return match observed.node {
-            NodeSight::Unknown => Decision::new(Step::LookAtNode, None),
-            NodeSight::Absent => leave_node(observed, claim, order, Stance::AgentSilent),
-            NodeSight::Present => Decision::new(
-                Step::Wait(Wait::Until(observed.now + ALIVE_CHECK)),
-                Stance::AgentSilent,
-            ),
-        };
+    if let Some(decision) = silent(observed, claim, order) {
+        return decision;
     }
     if observed.now >= renew_at(order, observed.url_lifetime) {
         return Decision::new(Step::RenewAccess, stance);
     }
     Decision::new(Step::Wait(Wait::Until(observed.now + ALIVE_CHECK)), stance)
+}
+
+/// What there is to do while the order's agent does not answer.
+pub(super) fn silent(observed: &Observed, claim: &Claim, order: &RestoreOrder) -> Option<Decision> {
+    if observed.agents.is_alive(&order.spec.node_name) {
+        return None;
+    }
+    Some(match observed.node {
+        NodeSight::Unknown => Decision::new(Step::LookAtNode, None),
+        NodeSight::Absent => leave_node(observed, claim, order, Stance::AgentSilent),
+        NodeSight::Present => Decision::new(
+            Step::Wait(Wait::Until(observed.now + ALIVE_CHECK)),
+            Stance::AgentSilent,
+        ),
+    })
 }
 
 /// A URL is renewed when half of its life is over.
@@ -188,7 +206,7 @@ fn attempts(order: &RestoreOrder) -> Option<i64> {
 
 /// Gives up the order's node: first the scheduler's choice, then the volume, so that after a crash
 /// in between the failed order still tells that the choice is to be cleared.
-fn leave_node(
+pub(super) fn leave_node(
     observed: &Observed,
     claim: &Claim,
     order: &RestoreOrder,

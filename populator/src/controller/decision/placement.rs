@@ -25,7 +25,8 @@ pub(super) fn begin(observed: &Observed, claim: &Claim) -> Decision {
         }
         (Some(_), ClassSight::Known(class)) => class,
     };
-    if let Some(refusal) = class.refusal(&observed.drivers) {
+    let is_direct = observed.drivers.contains(&class.driver);
+    if let Some(refusal) = class.refusal(is_direct) {
         return Decision::refused(refusal);
     }
     let pinned = match &observed.archive {
@@ -46,6 +47,16 @@ pub(super) fn begin(observed: &Observed, claim: &Claim) -> Decision {
             size,
             required: claim.required_bytes,
         });
+    }
+    if !is_direct {
+        match &observed.wishes {
+            None => return Decision::new(Step::LookAtDriver, None),
+            Some(wishes) => {
+                if let Some(refusal) = wishes.refusal(&class.driver) {
+                    return Decision::refused(refusal);
+                }
+            }
+        }
     }
     if class.waits_for_consumer {
         on_selected_node(observed, claim, class)
@@ -86,10 +97,15 @@ fn on_roomiest_node(observed: &Observed, claim: &Claim, class: &Class) -> Decisi
             .get(node)
             .is_none_or(|until| observed.now >= *until)
     };
-    match observed
-        .agents
-        .roomiest(driver, claim.required_bytes, is_open)
-    {
+    // Of the room for what its own provisioner makes, a driver says nothing on the node.
+    let node = if observed.drivers.contains(driver) {
+        observed
+            .agents
+            .roomiest(driver, claim.required_bytes, is_open)
+    } else {
+        observed.agents.any_of(driver, &claim.uid, is_open)
+    };
+    match node {
         Some(node) => create(node),
         None => Decision::new(Step::Wait(Wait::Growing), no_room(claim, class)),
     }

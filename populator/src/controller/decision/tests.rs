@@ -1,6 +1,7 @@
 mod beginning;
 mod failing;
 mod invariants;
+mod prime;
 
 use super::filling::budget;
 use super::*;
@@ -64,7 +65,7 @@ fn class() -> Class {
         mount_options: Vec::new(),
         fs_type: String::new(),
         parameters: BTreeMap::new(),
-        secret_parameter: None,
+        secrets: BTreeMap::new(),
     }
 }
 
@@ -86,6 +87,8 @@ pub(crate) fn observed(change: impl FnOnce(&mut Observed)) -> Observed {
         class: ClassSight::Known(class()),
         basis: Some(Basis::default()),
         archive: Some(Ok(pinned())),
+        wishes: None,
+        prime: Sight::default(),
         volume: VolumeSight::Unknown,
         node: NodeSight::Unknown,
         agents: agents(&[
@@ -271,7 +274,8 @@ mod publishing {
                 change(o);
             })
         };
-        let without = next(&bound(|_| ()));
+        assert_eq!(step(&bound(|_| ())), Step::LookAtVolume);
+        let without = next(&bound(|o| o.volume = VolumeSight::Foreign));
         assert!(matches!(without.stance, Some(Stance::Failed(_))));
         assert!(matches!(without.step, Step::Wait(_)));
         let with = bound(|o| with_order(Goal::Filled, status(State::Restoring))(o));

@@ -12,7 +12,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
 
-use super::observation;
+use super::{observation, prime};
 use crate::controller::claim::{Claim, SELECTED_NODE};
 use crate::controller::class::Class;
 use crate::controller::context::{ClaimKey, Context};
@@ -42,6 +42,9 @@ pub(super) async fn execute(
         Step::LookAtClass => look_at_class(context, observed).await,
         Step::LookAtVolume => look_at_volume(context, observed).await,
         Step::LookAtNode => look_at_node(context, observed).await,
+        Step::LookAtDriver => prime::look_at_driver(context, observed).await,
+        Step::LookAtPrime => prime::look(context, key, observed).await,
+        Step::LookAtProvisioned => prime::look_at_provisioned(context, observed).await,
         Step::Resolve => resolve(context, key, observed).await,
         Step::CreateRestore => create_restore(context, key, observed).await,
         Step::ReplaceRestore => replace_restore(context, key, observed).await,
@@ -55,6 +58,13 @@ pub(super) async fn execute(
         }
         Step::RecordPublishing => record_publishing(context, observed).await,
         Step::CreateVolume => create_volume(context, key, observed).await,
+        Step::CreatePrime => prime::create(context, observed).await,
+        Step::Attach => prime::attach(context, observed).await,
+        Step::Adopt => prime::adopt(context, observed).await,
+        Step::Reprovide => prime::reprovide(context, observed).await,
+        Step::Detach => prime::detach(context, observed).await,
+        Step::Rebind => prime::rebind(context, key, observed).await,
+        Step::DropPrime { volume_too } => prime::discard(context, observed, *volume_too).await,
         Step::Discard => {
             remember_full(context, key, observed, stance);
             discard(context, observed).await
@@ -99,14 +109,29 @@ async fn look_at_class(context: &Context, observed: &mut Observed) -> Result<(),
 }
 
 async fn look_at_volume(context: &Context, observed: &mut Observed) -> Result<(), Trouble> {
-    let Some(order) = observed.order.clone() else {
+    let order = observed.order.clone();
+    let given = order.as_ref().and_then(|it| it.spec.provisioned.as_ref());
+    let bound = claim(observed).and_then(|claim| claim.volume.clone());
+    let name = match (given, &order) {
+        (Some(given), _) => Some(given.persistent_volume_name.clone()),
+        (None, Some(order)) => Some(order.spec.volume.name.clone()),
+        (None, None) => bound,
+    };
+    let Some(name) = name else {
         return Ok(());
     };
     let volume = Api::<PersistentVolume>::all(context.client.clone())
-        .get_opt(&order.spec.volume.name)
+        .get_opt(&name)
         .await?;
+    let is_ours = |volume: &PersistentVolume| match (&order, claim(observed)) {
+        (Some(order), _) => publish::is_of(order, volume),
+        (None, Some(claim)) => publish::is_restored_for(&claim.uid, volume),
+        (None, None) => false,
+    };
     observed.volume = match volume {
-        Some(volume) if publish::is_of(&order, &volume) => VolumeSight::Ours,
+        Some(volume) if is_ours(&volume) => VolumeSight::Ours,
+        // It is not the user's before it is pointed to the PVC.
+        Some(_) if given.is_some() => VolumeSight::Absent,
         Some(_) => VolumeSight::Foreign,
         None => VolumeSight::Absent,
     };
@@ -227,7 +252,8 @@ async fn create_order(
     else {
         return Ok(());
     };
-    let order = order::build(claim, class, pinned, node);
+    let prime = observed.wishes.map(|wishes| wishes.prime);
+    let order = order::build(claim, class, pinned, node, prime);
     let orders = context.own::<RestoreOrder>();
     failpoint::reached("controller.create-order.before");
     let created = orders.create(&PostParams::default(), &order).await;
@@ -480,7 +506,7 @@ async fn tell_node_gone(context: &Context, order: &RestoreOrder) {
 }
 
 /// Changes an order, if it is still the one that was seen.
-async fn patch(
+pub(super) async fn patch(
     context: &Context,
     order: &RestoreOrder,
     spec: serde_json::Value,
@@ -499,7 +525,7 @@ async fn patch(
         .await
 }
 
-fn claim(observed: &Observed) -> Option<&Claim> {
+pub(super) fn claim(observed: &Observed) -> Option<&Claim> {
     match &observed.claim {
         ClaimSight::Cached(claim) | ClaimSight::Live(claim) => Some(claim),
         ClaimSight::NotCached | ClaimSight::Gone => None,

@@ -52,6 +52,8 @@ pub(super) fn observe(context: &Context, key: &ClaimKey) -> Observed {
             .and_then(|claim| context.stores.backup(&claim.namespace, &claim.backup))
             .map(|backup| resolution::basis(&backup)),
         archive: None,
+        wishes: None,
+        prime: context.stores.made_for(&context.namespace, &key.uid),
         volume: if remembered.made {
             VolumeSight::Made
         } else {

@@ -44,13 +44,13 @@ pub trait Route<K>: Send + Sync + 'static {
 }
 
 /// Watches until the process ends.
-pub async fn watch<K, R>(api: Api<K>, writer: Writer<K>, route: R)
+pub async fn watch<K, R>(api: Api<K>, config: watcher::Config, writer: Writer<K>, route: R)
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     R: Route<K>,
 {
     let mut follower = Follower::new(route);
-    let mut events = watcher(api, watcher::Config::default())
+    let mut events = watcher(api, config)
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear())
         .try_filter_map(async |event| {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crds::{BackupStore, READY, RestoreOrder, VolumeBackup, VolumeRestore};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttachment};
 use kube::ResourceExt as _;
 
 use super::Stores;
@@ -25,7 +25,7 @@ use super::changes::{self, Change, Route};
 use crate::controller::context::{ClaimKey, Key};
 use crate::controller::memory::Memory;
 use crate::controller::queue::Queue;
-use crate::controller::{claim, conditions, steering};
+use crate::controller::{claim, conditions, prime, steering};
 
 /// Puts those whom a change concerns into the queue.
 #[derive(Clone)]
@@ -176,6 +176,33 @@ impl Route<Lease> for Routes {
     /// An agent has come, gone, or has more or less to offer: those who wait for one look again.
     fn tell(&self, _: &Lease, _: Change) {
         self.claims_where(|claim| claim::is_ours(claim) && self.waits_for_an_agent(claim));
+    }
+}
+
+impl Route<VolumeAttachment> for Routes {
+    fn mark(attachment: &VolumeAttachment) -> u64 {
+        changes::any_change(attachment)
+    }
+
+    fn tell(&self, attachment: &VolumeAttachment, _: Change) {
+        if let Some(key) = prime::concerned(&attachment.metadata) {
+            self.queue.add(Key::Claim(key));
+        }
+    }
+}
+
+/// Prime PVCs: of the same kind as users', and of another watch.
+pub(super) struct Primes(pub(super) Arc<Queue<Key>>);
+
+impl Route<PersistentVolumeClaim> for Primes {
+    fn mark(claim: &PersistentVolumeClaim) -> u64 {
+        changes::any_change(claim)
+    }
+
+    fn tell(&self, claim: &PersistentVolumeClaim, _: Change) {
+        if let Some(key) = prime::concerned(&claim.metadata) {
+            self.0.add(Key::Claim(key));
+        }
     }
 }
 

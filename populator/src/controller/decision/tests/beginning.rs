@@ -35,8 +35,11 @@ fn what_cannot_begin_is_refused_in_this_order() {
     assert_eq!(next(&unseen), Decision::new(Step::LookAtClass, None));
     let absent = observed(|o| o.class = ClassSight::Absent);
     assert_eq!(refusal(&absent), "StorageClassNotFound");
-    let foreign = observed(|o| o.drivers = vec!["other".to_owned()].into());
-    assert_eq!(refusal(&foreign), "DriverUnsupported");
+    let in_tree = observed(|o| {
+        let driver = "kubernetes.io/no-provisioner".to_owned();
+        o.class = ClassSight::Known(Class { driver, ..class() });
+    });
+    assert_eq!(refusal(&in_tree), "DriverUnsupported");
     assert_eq!(step(&observed(|o| o.archive = None)), Step::Resolve);
     let missing = observed(|o| {
         o.archive = Some(Err(Refusal::BackupNotFound {

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
-use tests::{
+use crate::{
     odd_tree,
     s3::fault::{Fault, FaultProxy},
     shared::World,
     tenant::Tenant,
     tree,
 };
+use anyhow::{Result, ensure};
 
 /// Slow enough for a restore to be met midway: bytes a second for each of the ranges in flight.
 pub const SLOW: Fault = Fault::Throttle(256 << 10);

@@ -1,0 +1,233 @@
+//! Volumes of a driver whose own provisioner must make them: the prime way.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use crds::VolumeRestore;
+use k8s_openapi::api::{
+    core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
+    storage::v1::{StorageClass, VolumeAttachment},
+};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams, PostParams},
+};
+use serde_json::json;
+use tests::{
+    original::{Original, SLOW},
+    s3::fault::{Fault, FaultProxy},
+    shared::{SharedSuite, World},
+    tenant::{Tenant, Use, Wish},
+    wait::eventually,
+};
+
+const WAIT: Duration = Duration::from_secs(120);
+
+pub fn add(suite: &mut SharedSuite) {
+    for class in ["other", "other-immediate"] {
+        suite.test(
+            &format!("another_drivers_volume_is_filled_in_class_{class}"),
+            async move |world: &World| comes_back(world, class).await,
+        );
+    }
+    suite.test("another_drivers_device_is_filled", device);
+    suite.test("what_a_provisioner_says_is_told", complaint);
+    suite.test("a_provisioner_without_room_is_told", no_room);
+    suite.test("what_others_detach_is_attached_anew", detached);
+    suite.test("what_is_given_up_is_not_retained", retained);
+}
+
+fn wish(class: &'static str) -> Wish<'static> {
+    Wish {
+        class,
+        ..Wish::BACKUP
+    }
+}
+
+async fn original<'a>(world: &'a World, name: &str) -> Result<(Tenant<'a>, Original, FaultProxy)> {
+    let faults = world.server.fault_proxy().await?;
+    let (tenant, original) = Original::with_tenant(world, &faults, name).await?;
+    Ok((tenant, original, faults))
+}
+
+async fn comes_back(world: &World, class: &'static str) -> Result<()> {
+    let (tenant, original, _faults) = original(world, &format!("prime-{class}")).await?;
+    let claim = tenant.claim("data", &wish(class)).await?;
+    if class == "other" {
+        tenant.pod("reader", "data", "sleep 1000000").await?;
+    }
+    let restore = tenant.completed("data", WAIT).await?;
+    let status = restore.status.context("a status")?;
+    ensure!(status.way.as_deref() == Some("Prime"), "{:?}", status.way);
+    ensure!(
+        status.node_name.as_deref() == Some("node-1"),
+        "{:?}",
+        status.node_name
+    );
+    no_pods(&tenant, usize::from(class == "other")).await?;
+    if class != "other" {
+        tenant.pod("reader", "data", "sleep 1000000").await?;
+    }
+    original.equals(&tenant.mounted("reader", "data", WAIT).await?)?;
+    if class == "other" {
+        let options = tenant.exec("reader", "grep ' /data ' /proc/mounts").await?;
+        ensure!(
+            options.contains("xfs") && options.contains("noatime"),
+            "{options}"
+        );
+    }
+    // Of a PVC that is bound and complete, nothing is ever told again.
+    tenant
+        .api::<VolumeRestore>()
+        .delete("data", &DeleteParams::default())
+        .await?;
+    let told = tenant.told(&claim).await?.len();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    ensure!(tenant.told(&claim).await?.len() == told, "it was told anew");
+    let volume = volume_of(&tenant, "data").await?;
+    tenant.delete_pod("reader").await?;
+    tenant.delete_claim("data").await?;
+    tenant.nothing_left(&claim, WAIT).await?;
+    gone(world, &volume).await
+}
+
+async fn no_pods(tenant: &Tenant<'_>, own: usize) -> Result<()> {
+    let pods = tenant.api::<Pod>().list(&ListParams::default()).await?;
+    ensure!(pods.items.len() == own, "{} pods", pods.items.len());
+    Ok(())
+}
+
+async fn device(world: &World) -> Result<()> {
+    let tenant = world.tenant("prime-device").await?;
+    let folder = tempfile::tempdir()?;
+    let archive = folder.path().join("archive");
+    let digest = crate::block::make(&archive, "raw.zst")?;
+    world
+        .server
+        .put_file(&tenant.name, "disk", &archive)
+        .await?;
+    tenant.backup("backup", "disk").await?;
+    let block = |claim: &mut serde_json::Value| claim["spec"]["volumeMode"] = json!("Block");
+    let claim = tenant
+        .claim_with("data", &wish("other-immediate"), block)
+        .await?;
+    tenant.completed("data", WAIT).await?;
+    let uses = [Use::Device("data", "/dev/data")];
+    tenant.pod_using("reader", "sleep 1000000", &uses).await?;
+    tenant.running("reader", WAIT).await?;
+    let script = format!("head -c {} /dev/data | sha256sum", crate::block::SIZE);
+    let said = tenant.exec("reader", &script).await?;
+    ensure!(said.starts_with(&digest), "{said} is not {digest}");
+    tenant.delete_pod("reader").await?;
+    tenant.delete_claim("data").await?;
+    tenant.nothing_left(&claim, WAIT).await
+}
+
+/// Its Warnings are about a PVC that no user sees.
+async fn complaint(world: &World) -> Result<()> {
+    let (tenant, _original, _faults) = original(world, "prime-complaint").await?;
+    let class: StorageClass = serde_json::from_value(json!({
+        "metadata": {"name": "other-broken"}, "provisioner": "other.csi.example.com",
+        "parameters": {"speed": "high"},
+    }))?;
+    let classes: Api<StorageClass> = Api::all(world.cluster.client());
+    classes.create(&PostParams::default(), &class).await?;
+    let claim = tenant.claim("data", &wish("other-broken")).await?;
+    let words = tenant.warned(&claim, "ProvisioningFailed", WAIT).await?;
+    ensure!(words.contains("speed"), "{words}");
+    tenant.delete_claim("data").await?;
+    tenant.forgotten(&claim, WAIT).await
+}
+
+async fn no_room(world: &World) -> Result<()> {
+    let (tenant, _original, _faults) = original(world, "prime-no-room").await?;
+    let large = Wish {
+        size: "500Gi",
+        ..wish("other")
+    };
+    let claim = tenant.claim_on("data", &large, "node-1").await?;
+    eventually("the node is no longer selected", WAIT, async || {
+        let claim = tenant.api::<PersistentVolumeClaim>().get("data").await?;
+        let selected = claim
+            .annotations()
+            .get("volume.kubernetes.io/selected-node")
+            .cloned();
+        ensure!(selected.is_none(), "it is {selected:?}");
+        Ok(())
+    })
+    .await?;
+    tenant.was_told(&claim, "NodeFull", WAIT).await?;
+    tenant.delete_claim("data").await?;
+    tenant.forgotten(&claim, WAIT).await
+}
+
+/// As kube-controller-manager does with what no pod uses, when it starts.
+async fn detached(world: &World) -> Result<()> {
+    let (tenant, original, faults) = original(world, "prime-detached").await?;
+    faults.set(SLOW).await?;
+    let claim = tenant.claim("data", &wish("other-immediate")).await?;
+    tenant.written("data", 4 << 20, WAIT).await?;
+    let attachments: Api<VolumeAttachment> = Api::all(world.cluster.client());
+    let label = format!("backup.example.com/claim-uid={}", claim.uid);
+    let ours = attachments
+        .list(&ListParams::default().labels(&label))
+        .await?;
+    let name = ours.items.first().context("it is attached")?.name_any();
+    attachments.delete(&name, &DeleteParams::default()).await?;
+    tenant.was_told(&claim, "VolumeDetached", WAIT).await?;
+    faults.set(Fault::None).await?;
+    tenant.completed("data", WAIT).await?;
+    tenant.pod("reader", "data", "sleep 1000000").await?;
+    original.equals(&tenant.mounted("reader", "data", WAIT).await?)?;
+    tenant.delete_pod("reader").await?;
+    tenant.delete_claim("data").await?;
+    tenant.nothing_left(&claim, WAIT).await
+}
+
+async fn retained(world: &World) -> Result<()> {
+    let (tenant, original, faults) = original(world, "prime-retained").await?;
+    faults.set(SLOW).await?;
+    let claim = tenant.claim("halfway", &wish("other-retained")).await?;
+    let order = tenant.restoring("halfway", WAIT).await?;
+    let volume = order
+        .spec
+        .provisioned
+        .context("a volume")?
+        .persistent_volume_name;
+    tenant.delete_claim("halfway").await?;
+    tenant.forgotten(&claim, WAIT).await?;
+    gone(world, &volume).await?;
+
+    faults.set(Fault::None).await?;
+    let whole = tenant.claim("whole", &wish("other-retained")).await?;
+    tenant.completed("whole", WAIT).await?;
+    let volume = volume_of(&tenant, "whole").await?;
+    tenant.delete_claim("whole").await?;
+    tenant.nothing_left(&whole, WAIT).await?;
+    let volumes: Api<PersistentVolume> = Api::all(world.cluster.client());
+    eventually("what a user's PVC had is kept", WAIT, || async {
+        let phase = volumes.get(&volume).await?.status.and_then(|it| it.phase);
+        ensure!(phase.as_deref() == Some("Released"), "{phase:?}");
+        Ok(())
+    })
+    .await?;
+    drop(original);
+    Ok(())
+}
+
+async fn volume_of(tenant: &Tenant<'_>, claim: &str) -> Result<String> {
+    let claim = tenant.api::<PersistentVolumeClaim>().get(claim).await?;
+    claim
+        .spec
+        .and_then(|spec| spec.volume_name)
+        .context("it is bound")
+}
+
+async fn gone(world: &World, volume: &str) -> Result<()> {
+    let volumes: Api<PersistentVolume> = Api::all(world.cluster.client());
+    eventually(&format!("the PV {volume} is gone"), WAIT, || async {
+        ensure!(volumes.get_opt(volume).await?.is_none(), "it is there");
+        Ok(())
+    })
+    .await
+}
