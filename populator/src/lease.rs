@@ -34,11 +34,24 @@ pub type Drivers = BTreeMap<String, Room>;
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Room {
+    /// Whether it makes volumes at its socket on the node. Agents that do not say so list no others.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub makes_volumes: bool,
     /// Bytes that new volumes may take in all.
     pub available_bytes: i64,
     /// Bytes that one new volume may have at most, where the driver says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maximum_volume_bytes: Option<i64>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+// serde wants a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 #[cfg(test)]

@@ -533,7 +533,7 @@ async fn drivers_are_told_with_the_room_of_those_that_make_volumes() {
         ),
         (
             Fault::NodeOnly,
-            r#"{"driver.example.com":{"availableBytes":9223372036854775807}}"#,
+            r#"{"driver.example.com":{"makesVolumes":false,"availableBytes":0}}"#,
         ),
     ] {
         let bench = Bench::new(fault).await;

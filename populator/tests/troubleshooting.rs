@@ -21,7 +21,7 @@ use populator::agent::registry::DriverError;
 use populator::agent::volume::Unfit;
 use populator::choices::ChoiceError;
 use populator::controller::ending::{
-    Ending, EndingDiscriminants, Hindrance, HindranceDiscriminants,
+    Ending, EndingDiscriminants, Hindrance, HindranceDiscriminants, Sidecar,
 };
 use populator::controller::prime;
 use populator::controller::refusal::{Again, Refusal, RefusalDiscriminants};
@@ -562,16 +562,18 @@ fn hindrances() -> Vec<Row> {
     let said = || text("WHAT IT SAYS");
     let all = vec![
         Hindrance::Refused { why: text("WHY") },
-        Hindrance::Provisioner {
+        Hindrance::Complaint {
+            sidecar: Sidecar::Provisioner,
             driver: driver(),
             said: said(),
         },
-        Hindrance::Attacher {
+        Hindrance::Complaint {
+            sidecar: Sidecar::Attacher,
             driver: driver(),
             said: said(),
         },
         Hindrance::Silent {
-            sidecar: "SIDECAR",
+            sidecar: Sidecar::Provisioner,
             driver: driver(),
             seconds: 60,
         },

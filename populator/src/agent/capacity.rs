@@ -8,6 +8,7 @@ use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
 use super::node::Node;
 use super::plugin::{CallError, Patience, Plugin};
@@ -78,22 +79,28 @@ async fn ask(node: &Node) -> Vec<(String, Room)> {
 
 async fn room(plugin: &Plugin) -> Result<Room, CallError> {
     let abilities = plugin.abilities().await?;
-    if !abilities.makes_volumes || !abilities.tells_capacity {
-        // It, or its provisioner elsewhere, says no when it is asked for too much, not before.
+    if !abilities.makes_volumes {
+        return Ok(Room::default());
+    }
+    let full = Room {
+        makes_volumes: true,
+        ..Room::default()
+    };
+    if !abilities.tells_capacity {
+        // It says no when it is asked for too much, not before.
         return Ok(Room {
             available_bytes: i64::MAX,
-            maximum_volume_bytes: None,
+            ..full
         });
     }
-    // What cannot be said without a StorageClass's parameters hides no driver.
-    Ok(match plugin.capacity(abilities.topology).await {
-        Ok(answer) => Room {
+    match plugin.capacity(abilities.topology).await {
+        Ok(answer) => Ok(Room {
             available_bytes: answer.available_capacity,
             maximum_volume_bytes: answer.maximum_volume_size,
-        },
-        Err(error) => {
-            tracing::debug!(driver = plugin.name(), %error, "its room is not known now");
-            Room::default()
-        }
-    })
+            ..full
+        }),
+        // What a driver cannot say without a StorageClass's parameters does not hide it.
+        Err(error) if error.code() == Some(Code::InvalidArgument) => Ok(full),
+        Err(error) => Err(error),
+    }
 }

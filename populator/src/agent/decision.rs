@@ -93,6 +93,10 @@ fn toward_filled<'a>(order: &'a RestoreOrder, observed: &Observed<'a>) -> Step<'
     match status.state {
         _ if must_wait(order) && mounted => Step::Release,
         State::Provisioning | State::Restoring if must_wait(order) => Step::ReportWaiting(order),
+        // It is attached anew only once that is said.
+        State::Failed if order.spec.prime.is_some() && given.is_none() => {
+            Step::ReportWaiting(order)
+        }
         _ if must_wait(order) => Step::Rest,
         State::Failed if reported && mounted => Step::Release,
         State::Filled | State::Failed if reported => Step::Rest,

@@ -154,6 +154,7 @@ mod tests {
     #[test]
     fn the_lease_says_what_was_agreed() {
         let room = Room {
+            makes_volumes: true,
             available_bytes: 7,
             maximum_volume_bytes: None,
         };

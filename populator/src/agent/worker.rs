@@ -135,6 +135,7 @@ impl Worker {
                     self.reporter.status().send_modify(|status| {
                         status.observed_generation = order.metadata.generation;
                         status.state = State::Waiting;
+                        status.failure = None;
                     });
                     Ok(())
                 }

@@ -49,6 +49,13 @@ impl Agents {
             .is_some_and(|agent| agent.alive && agent.drivers.contains_key(driver))
     }
 
+    /// Whether the agent of `node` is alive, and `driver` makes volumes there.
+    pub fn makes(&self, node: &str, driver: &str) -> bool {
+        let agent = self.0.get(node).filter(|agent| agent.alive);
+        let room = agent.and_then(|agent| agent.drivers.get(driver));
+        room.is_some_and(|room| room.makes_volumes)
+    }
+
     /// Whether any agent alive serves `driver`.
     pub fn any_serves(&self, driver: &str) -> bool {
         self.0.keys().any(|node| self.serves(node, driver))
@@ -78,7 +85,8 @@ impl Agents {
             .filter(|(node, agent)| agent.alive && allowed(node))
             .filter_map(|(node, agent)| Some((node, agent.drivers.get(driver)?)))
             .filter(|(_, room)| {
-                room.available_bytes >= required
+                room.makes_volumes
+                    && room.available_bytes >= required
                     && room
                         .maximum_volume_bytes
                         .is_none_or(|most| most >= required)

@@ -2,6 +2,8 @@
 //! keeps one from beginning is a [`Refusal`](super::refusal::Refusal), and what an agent meets comes
 //! with its order.
 
+use std::fmt;
+
 use crds::restore_order::{Cure, Failure};
 
 use super::prime::Unfit;
@@ -143,6 +145,24 @@ impl Ending {
     }
 }
 
+/// What works beside a driver's controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sidecar {
+    /// external-provisioner.
+    Provisioner,
+    /// external-attacher.
+    Attacher,
+}
+
+impl fmt::Display for Sidecar {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(match self {
+            Self::Provisioner => "provisioner",
+            Self::Attacher => "attacher",
+        })
+    }
+}
+
 /// What a restore that has begun waits for.
 #[derive(thiserror::Error, strum::EnumDiscriminants, Debug, Clone, PartialEq, Eq)]
 #[strum_discriminants(derive(strum::EnumIter, Hash), allow(missing_docs))]
@@ -156,23 +176,14 @@ pub enum Hindrance {
         /// What it said.
         why: String,
     },
-    /// The driver's provisioner makes no volume.
+    /// It fails.
     #[error(
-        "the provisioner of the CSI driver {driver} says: {said}; it tries again by itself, have the \
+        "the {sidecar} of the CSI driver {driver} says: {said}; it tries again by itself, have the \
          administrator look at it if that has no end"
     )]
-    Provisioner {
-        /// The driver.
-        driver: String,
-        /// What it says.
-        said: String,
-    },
-    /// The driver's attacher does not attach or detach.
-    #[error(
-        "the attacher of the CSI driver {driver} says: {said}; it tries again by itself, have the \
-         administrator look at it if that has no end"
-    )]
-    Attacher {
+    Complaint {
+        /// Who.
+        sidecar: Sidecar,
         /// The driver.
         driver: String,
         /// What it says.
@@ -184,8 +195,8 @@ pub enum Hindrance {
          administrator see that it runs, the restore then goes on by itself"
     )]
     Silent {
-        /// external-provisioner or external-attacher.
-        sidecar: &'static str,
+        /// Who.
+        sidecar: Sidecar,
         /// The driver.
         driver: String,
         /// For how long at least.
@@ -224,8 +235,10 @@ impl Hindrance {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "APIServerRefused",
-            Self::Provisioner { .. } => "ProvisioningFailed",
-            Self::Attacher { .. } => "AttachFailed",
+            Self::Complaint { sidecar, .. } => match sidecar {
+                Sidecar::Provisioner => "ProvisioningFailed",
+                Sidecar::Attacher => "AttachFailed",
+            },
             Self::Silent { .. } => "SidecarSilent",
             Self::Detached => "VolumeDetached",
             Self::NodeFull { .. } => "NodeFull",
@@ -241,8 +254,7 @@ impl Hindrance {
             cure: match self {
                 Self::NodeFull { .. } => Cure::OtherNode,
                 Self::Refused { .. }
-                | Self::Provisioner { .. }
-                | Self::Attacher { .. }
+                | Self::Complaint { .. }
                 | Self::Silent { .. }
                 | Self::Detached
                 | Self::AgentSilent { .. } => Cure::Time,

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crds::restore_order::{MadeVolume, OrderVolume, Prime, Provisioned, RestoreOrder, VolumeMode};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
     Event, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec,
     VolumeResourceRequirements,
@@ -18,6 +18,7 @@ use k8s_openapi::api::storage::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ObjectMeta;
+use kube::core::SelectorExt as _;
 use kube::{Resource as _, ResourceExt as _};
 use sha2::{Digest as _, Sha256};
 
@@ -25,6 +26,7 @@ use super::claim::{Claim, SELECTED_NODE};
 use super::context::ClaimKey;
 use super::publish::PROVISIONED_BY;
 use super::refusal::Refusal;
+use super::steering::source;
 use crate::units;
 
 /// The label with the UID of the PVC that an object was made for.
@@ -34,8 +36,15 @@ pub const CLAIM: &str = "backup.example.com/claim-uid";
 const CLAIM_NAMESPACE: &str = "backup.example.com/claim-namespace";
 const CLAIM_NAME: &str = "backup.example.com/claim-name";
 
+/// The annotation with the UID of the order that it was made for: an order removed by force may be followed
+/// by another of its name.
+const ORDER: &str = "backup.example.com/order-uid";
+
 /// What kube-controller-manager writes on a PersistentVolume that it has found for a PVC.
 const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
+
+/// By how much clocks may differ.
+const CLOCKS: SignedDuration = SignedDuration::from_secs(30);
 
 /// How a driver wants its volumes used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +104,8 @@ pub struct Sight {
     pub complaint: Option<String>,
     /// What it made, once that was looked at.
     pub provisioned: Option<Result<Provisioned, Unfit>>,
+    /// Whether the order's node cannot reach that.
+    pub elsewhere: bool,
 }
 
 /// A prime PVC.
@@ -123,10 +134,12 @@ pub struct Attachment {
     pub name: String,
     /// Its UID.
     pub uid: String,
+    /// The UID of the order that it was made for.
+    pub order: String,
     /// The PersistentVolume that it is of.
     pub volume: String,
-    /// When it was made.
-    pub created: Option<Timestamp>,
+    /// Since when it is being made, or deleted.
+    pub since: Option<Timestamp>,
     /// Whether it is being deleted.
     pub deleting: bool,
     /// Whether the volume is attached.
@@ -223,14 +236,12 @@ pub fn claim(order: &RestoreOrder, claim: &Claim) -> PersistentVolumeClaim {
 /// The user's access modes, or one by which the volume can be filled. Both together external-attacher
 /// refuses; the PersistentVolume gets the user's when it is handed over.
 fn writable(volume: &OrderVolume) -> Vec<String> {
-    if volume
-        .access_modes
-        .iter()
-        .all(|mode| mode == "ReadOnlyMany")
-    {
-        return vec!["ReadWriteOnce".to_owned()];
+    let mut modes = volume.access_modes.clone();
+    modes.retain(|mode| mode != "ReadOnlyMany");
+    if modes.is_empty() {
+        modes.push("ReadWriteOnce".to_owned());
     }
-    volume.access_modes.clone()
+    modes
 }
 
 fn made_for(order: &RestoreOrder) -> ObjectMeta {
@@ -241,6 +252,7 @@ fn made_for(order: &RestoreOrder) -> ObjectMeta {
             [
                 (CLAIM_NAMESPACE.to_owned(), claim.namespace.clone()),
                 (CLAIM_NAME.to_owned(), claim.name.clone()),
+                (ORDER.to_owned(), order.uid().unwrap_or_default()),
             ]
             .into(),
         ),
@@ -294,16 +306,24 @@ impl Attachment {
     pub fn read(attachment: &VolumeAttachment) -> Self {
         let status = attachment.status.clone().unwrap_or_default();
         let error = status.detach_error.or(status.attach_error);
+        let deleted = attachment.metadata.deletion_timestamp.clone();
         Self {
             name: attachment.name_any(),
             uid: attachment.uid().unwrap_or_default(),
+            order: attachment
+                .annotations()
+                .get(ORDER)
+                .cloned()
+                .unwrap_or_default(),
             volume: attachment
                 .spec
                 .source
                 .persistent_volume_name
                 .clone()
                 .unwrap_or_default(),
-            created: attachment.creation_timestamp().map(|time| time.0),
+            since: deleted
+                .or(attachment.creation_timestamp())
+                .map(|time| time.0),
             deleting: attachment.metadata.deletion_timestamp.is_some(),
             attached: status.attached,
             error: error.and_then(|error| error.message),
@@ -326,8 +346,7 @@ pub fn provisioned(
     let notes = volume.annotations();
     let is_provisioned = notes.get(PROVISIONED_BY) == Some(&order.driver);
     // A provisioner says beforehand whom a volume is for.
-    let was_found = notes.contains_key(BOUND_BY_CONTROLLER)
-        || volume.creation_timestamp().map(|time| time.0) < prime.created;
+    let was_found = notes.contains_key(BOUND_BY_CONTROLLER) || is_older(volume, prime);
     if !is_for_prime || !is_provisioned || was_found {
         return Err(Unfit::Found);
     }
@@ -354,6 +373,29 @@ pub fn provisioned(
     })
 }
 
+/// Whether a volume was there before the prime PVC, whatever the difference of the clocks of API servers.
+fn is_older(volume: &PersistentVolume, prime: &PrimeClaim) -> bool {
+    let made = volume.creation_timestamp().map(|time| time.0);
+    made.zip(prime.created)
+        .is_some_and(|(made, asked)| made + CLOCKS < asked)
+}
+
+/// Whether a PersistentVolume says that it cannot be reached from a node with these labels.
+pub fn is_elsewhere(volume: &PersistentVolume, labels: &BTreeMap<String, String>) -> bool {
+    let affinity = volume
+        .spec
+        .as_ref()
+        .and_then(|it| it.node_affinity.as_ref());
+    let Some(required) = affinity.and_then(|it| it.required.as_ref()) else {
+        return false;
+    };
+    // A term that is not understood may be one that the node fulfils.
+    required
+        .node_selector_terms
+        .iter()
+        .all(|term| source::selector(term).is_some_and(|selector| !selector.matches(labels)))
+}
+
 /// What is said last in Warnings about a prime PVC.
 pub fn complaint(events: impl IntoIterator<Item = Event>) -> Option<String> {
     let warnings = events
@@ -372,152 +414,4 @@ pub fn complaint(events: impl IntoIterator<Item = Event>) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::controller::claim::tests::example;
-    use crate::controller::decision::tests::order;
-    use serde_json::{Value, json};
-
-    fn volume(change: impl FnOnce(&mut Value)) -> PersistentVolume {
-        let mut value = json!({
-            "metadata": {
-                "name": "pvc-prime", "annotations": {PROVISIONED_BY: "d"},
-                "creationTimestamp": "2026-01-01T00:00:01Z",
-            },
-            "spec": {
-                "capacity": {"storage": "1Ki"},
-                "claimRef": {"uid": "p1"},
-                "mountOptions": ["noatime"],
-                "csi": {"driver": "d", "volumeHandle": "h", "fsType": "xfs",
-                        "volumeAttributes": {"a": "b"}},
-            },
-        });
-        change(&mut value);
-        serde_json::from_value(value).unwrap()
-    }
-
-    fn prime() -> PrimeClaim {
-        PrimeClaim {
-            uid: "p1".to_owned(),
-            order: "o1".to_owned(),
-            created: Some("2026-01-01T00:00:01Z".parse().unwrap()),
-            deleting: false,
-            lost: false,
-            volume: Some("pvc-prime".to_owned()),
-            selected_node: None,
-        }
-    }
-
-    #[test]
-    fn what_was_provisioned_is_taken_over() {
-        let wanted = order(|_| ()).spec.volume;
-        let made = provisioned(&volume(|_| ()), &prime(), &wanted).unwrap();
-        assert_eq!(made.volume.handle, "h");
-        assert_eq!(made.volume.capacity_bytes, 1024);
-        assert_eq!(
-            (made.fs_type.as_str(), &made.mount_options[..]),
-            ("xfs", &["noatime".to_owned()][..])
-        );
-        for (pointer, value, unfit) in [
-            ("/spec/claimRef/uid", json!("other"), Unfit::Found),
-            ("/metadata/annotations", json!({}), Unfit::Found),
-            (
-                "/metadata/annotations",
-                json!({PROVISIONED_BY: "d", BOUND_BY_CONTROLLER: "yes"}),
-                Unfit::Found,
-            ),
-            (
-                "/metadata/creationTimestamp",
-                json!("2026-01-01T00:00:00Z"),
-                Unfit::Found,
-            ),
-            ("/spec/csi/driver", json!("e"), Unfit::OtherDriver),
-            ("/spec/csi", Value::Null, Unfit::OtherDriver),
-            (
-                "/spec/csi/nodeStageSecretRef",
-                json!({"name": "s"}),
-                Unfit::Secrets,
-            ),
-        ] {
-            let volume = volume(|volume| {
-                let (parent, key) = pointer.rsplit_once('/').unwrap();
-                volume.pointer_mut(parent).unwrap()[key] = value;
-            });
-            assert_eq!(
-                provisioned(&volume, &prime(), &wanted),
-                Err(unfit),
-                "{pointer}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_prime_claim_is_the_users_for_the_node_of_the_order() {
-        let mut users = example();
-        users["metadata"]["labels"] = json!({"team": "a", CLAIM: "forged"});
-        let users = Claim::read(&serde_json::from_value(users).unwrap()).unwrap();
-        let order = order(|order| order.spec.volume.access_modes = vec!["ReadOnlyMany".into()]);
-        let made = claim(&order, &users);
-        assert_eq!(made.name_any(), "prime-u1");
-        assert_eq!(made.namespace().as_deref(), Some("populator"));
-        assert_eq!(made.labels()["team"], "a");
-        assert_eq!(made.labels()[CLAIM], "u1");
-        let key = concerned(&made.metadata).unwrap();
-        assert_eq!(
-            (key.namespace.as_str(), key.uid.as_str()),
-            ("default", "u1")
-        );
-        assert_eq!(PrimeClaim::read(&made).selected_node.as_deref(), Some("n1"));
-        let spec = made.spec.unwrap();
-        assert_eq!(spec.storage_class_name.as_deref(), Some("fast-csi-storage"));
-        assert_eq!(spec.access_modes.unwrap(), ["ReadWriteOnce"]);
-        assert_eq!(spec.data_source_ref, None);
-    }
-
-    #[test]
-    fn attachments_have_the_name_that_kubelet_looks_for() {
-        let given = provisioned(&volume(|_| ()), &prime(), &order(|_| ()).spec.volume).unwrap();
-        let made = attachment(&order(|_| ()), &given);
-        // printf 'hdn1' | sha256sum
-        let digest = hex::encode(Sha256::digest(b"hdn1"));
-        assert_eq!(made.name_any(), format!("csi-{digest}"));
-        assert!(!Attachment::read(&made).attached);
-    }
-
-    #[test]
-    fn drivers_say_what_they_want() {
-        let read = |spec: Value| {
-            let driver = json!({"metadata": {"name": "d"}, "spec": spec});
-            DriverWishes::read(Some(&serde_json::from_value(driver).unwrap()))
-        };
-        assert!(DriverWishes::read(None).prime.attach_required);
-        let plain = read(json!({"attachRequired": false, "podInfoOnMount": true}));
-        assert!(!plain.prime.attach_required && plain.prime.pod_info_on_mount);
-        assert_eq!(plain.refusal("d"), None);
-        assert!(
-            read(json!({"requiresRepublish": true}))
-                .refusal("d")
-                .is_some()
-        );
-        let tokens = read(json!({"tokenRequests": [{"audience": "a"}]}));
-        assert!(tokens.refusal("d").is_some());
-    }
-
-    #[test]
-    fn the_last_warning_counts() {
-        let event = |kind: &str, time: &str, message: &str| -> Event {
-            serde_json::from_value(json!({
-                "metadata": {}, "involvedObject": {}, "type": kind, "message": message,
-                "lastTimestamp": time,
-            }))
-            .unwrap()
-        };
-        let said = complaint([
-            event("Warning", "2026-01-01T00:00:02Z", "no room"),
-            event("Warning", "2026-01-01T00:00:01Z", "an older one"),
-            event("Normal", "2026-01-01T00:00:03Z", "waiting"),
-        ]);
-        assert_eq!(said.as_deref(), Some("no room"));
-        assert_eq!(complaint([]), None);
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! One PVC from what is observed through a decision to its execution, again and again.
 
 mod execution;
+mod looks;
 mod observation;
 mod prime;
 mod telling;

@@ -49,7 +49,8 @@ pub(super) fn fill(observed: &Observed, claim: &Claim, order: &RestoreOrder) -> 
         by_state(observed, claim, order, status)
     };
     match (deadline, decision.step) {
-        (Some((due, _)), Step::Wait(wait)) => Decision {
+        // One that is past is nothing to wait for: what is complete is handed over all the same.
+        (Some((due, _)), Step::Wait(wait)) if observed.now < due => Decision {
             step: Step::Wait(wait.no_later_than(due)),
             ..decision
         },

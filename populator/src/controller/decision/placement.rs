@@ -69,7 +69,11 @@ fn on_selected_node(observed: &Observed, claim: &Claim, class: &Class) -> Decisi
     let Some(node) = &claim.selected_node else {
         return Decision::new(Step::Wait(Wait::OnChange), Stance::WaitingForConsumer);
     };
-    if !observed.agents.serves(node, &class.driver) {
+    let is_direct = observed.drivers.contains(&class.driver);
+    let agents = &observed.agents;
+    let is_there =
+        agents.serves(node, &class.driver) && (!is_direct || agents.makes(node, &class.driver));
+    if !is_there {
         return Decision::refused(Refusal::NoAgentOnNode {
             node: node.clone(),
             driver: class.driver.clone(),

@@ -1,13 +1,13 @@
 //! The prime way: what there is to do for the prime PVC and its volume's attachment, besides what both ways
 //! have in common.
 
-use crds::restore_order::{Goal, Prime, Provisioned, RestoreOrder, State};
+use crds::restore_order::{Failure, Goal, Prime, Provisioned, RestoreOrder, State};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
 use super::{ALIVE_CHECK, Decision, Observed, Stance, Step, Wait, filling};
 use crate::controller::claim::Claim;
-use crate::controller::ending::{Ending, Hindrance};
+use crate::controller::ending::{Ending, Hindrance, Sidecar};
 
 /// A provisioner that has nothing to say of a prime PVC for so long is asked about.
 const ASKED_ABOUT: SignedDuration = SignedDuration::from_secs(10);
@@ -58,6 +58,9 @@ fn provision(observed: &Observed, claim: &Claim, order: &RestoreOrder, wishes: P
                 volume: volume.clone(),
                 unfit: unfit.clone(),
             }),
+            Some(Ok(_)) if sight.elsewhere => {
+                filling::leave_node(observed, claim, order, Stance::Moving(no_room(order)))
+            }
             Some(Ok(given)) if wishes.attach_required => attach(observed, order, given),
             Some(Ok(_)) => Decision::new(Step::Adopt, Stance::Provisioning),
         };
@@ -65,11 +68,7 @@ fn provision(observed: &Observed, claim: &Claim, order: &RestoreOrder, wishes: P
     let driver = || order.spec.volume.driver.clone();
     if prime.selected_node.is_none() {
         // The provisioner has found no room on the node, and left the choice to others.
-        let no_room = Hindrance::NodeFull {
-            driver: driver(),
-            node: order.spec.node_name.clone(),
-        };
-        return filling::leave_node(observed, claim, order, Stance::Moving(no_room.failure()));
+        return filling::leave_node(observed, claim, order, Stance::Moving(no_room(order)));
     }
     let due = prime
         .created
@@ -81,20 +80,33 @@ fn provision(observed: &Observed, claim: &Claim, order: &RestoreOrder, wishes: P
         return Decision::new(Step::LookAtPrime, None);
     }
     let hindrance = match &sight.complaint {
-        Some(said) => Some(Hindrance::Provisioner {
+        Some(said) => Some(Hindrance::Complaint {
+            sidecar: Sidecar::Provisioner,
             driver: driver(),
             said: said.clone(),
         }),
-        None => silence("external-provisioner", observed, order, prime.created),
+        None => silence(Sidecar::Provisioner, observed, order, prime.created),
     };
     patiently(observed, hindrance)
+}
+
+fn no_room(order: &RestoreOrder) -> Failure {
+    let hindrance = Hindrance::NodeFull {
+        driver: order.spec.volume.driver.clone(),
+        node: order.spec.node_name.clone(),
+    };
+    hindrance.failure()
 }
 
 fn attach(observed: &Observed, order: &RestoreOrder, given: &Provisioned) -> Decision {
     let state = order.status.as_ref().map(|status| status.state);
     match &observed.prime.attachment {
         // What was attached before must be unmounted first (CSI, "Volume Lifecycle").
-        None if matches!(state, Some(State::Provisioning | State::Restoring)) => {
+        None if matches!(
+            state,
+            Some(State::Provisioning | State::Restoring | State::Failed)
+        ) =>
+        {
             patiently(observed, None)
         }
         None => Decision::new(Step::Attach, Stance::Provisioning),
@@ -106,7 +118,7 @@ fn attach(observed: &Observed, order: &RestoreOrder, given: &Provisioned) -> Dec
         }
         Some(attachment) => {
             let hindrance = attacher(order, attachment.error.as_ref())
-                .or_else(|| silence("external-attacher", observed, order, attachment.created));
+                .or_else(|| silence(Sidecar::Attacher, observed, order, attachment.since));
             patiently(observed, hindrance)
         }
     }
@@ -119,14 +131,15 @@ fn patiently(observed: &Observed, hindrance: Option<Hindrance>) -> Decision {
 }
 
 fn attacher(order: &RestoreOrder, error: Option<&String>) -> Option<Hindrance> {
-    Some(Hindrance::Attacher {
+    Some(Hindrance::Complaint {
+        sidecar: Sidecar::Attacher,
         driver: order.spec.volume.driver.clone(),
         said: error?.clone(),
     })
 }
 
 fn silence(
-    sidecar: &'static str,
+    sidecar: Sidecar,
     observed: &Observed,
     order: &RestoreOrder,
     since: Option<Timestamp>,
@@ -176,9 +189,11 @@ pub(super) fn detach(observed: &Observed, order: &RestoreOrder) -> Option<Decisi
     if !attachment.deleting {
         return Some(Decision::new(Step::Detach, Stance::Publishing));
     }
-    let hindrance = attacher(order, attachment.error.as_ref());
+    let hindrance = attacher(order, attachment.error.as_ref())
+        .or_else(|| silence(Sidecar::Attacher, observed, order, attachment.since));
     let stance = hindrance.map_or(Stance::Publishing, Stance::Hindered);
-    Some(Decision::new(Step::Wait(Wait::OnChange), stance))
+    let wait = Wait::Until(observed.now + ALIVE_CHECK);
+    Some(Decision::new(Step::Wait(wait), stance))
 }
 
 /// An order goes when nothing is left that was made for it. What is attached once the volume is handed over
@@ -191,7 +206,11 @@ pub(super) fn tidied(observed: &Observed, decision: Decision) -> Decision {
     };
     let sight = &observed.prime;
     let volume_too = order.spec.goal == Goal::Deleted;
-    let step = match (&sight.attachment, &sight.claim) {
+    // A watch may show what the next order has made before it shows that this one is gone.
+    let uid = order.uid().unwrap_or_default();
+    let attachment = sight.attachment.as_ref().filter(|it| it.order == uid);
+    let claim = sight.claim.as_ref().filter(|it| it.order == uid);
+    let step = match (attachment, claim) {
         (Some(attachment), _) if volume_too && !attachment.deleting => Step::Detach,
         (Some(_), _) if volume_too => Step::Wait(Wait::OnChange),
         (_, Some(prime)) if prime.deleting => Step::Wait(Wait::OnChange),

@@ -5,19 +5,17 @@ use std::sync::Arc;
 
 use crds::restore_order::{Goal, RestoreOrder};
 use crds::volume_restore::{ClaimRef, VolumeRestore, VolumeRestoreSpec};
-use k8s_openapi::api::core::v1::{Node, ObjectReference, PersistentVolume, PersistentVolumeClaim};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
 
-use super::{observation, prime};
+use super::{looks, observation, prime};
 use crate::controller::claim::{Claim, SELECTED_NODE};
-use crate::controller::class::Class;
 use crate::controller::context::{ClaimKey, Context};
 use crate::controller::decision::{
-    ClaimSight, ClassSight, NodeSight, Observed, Stance, Step, VolumeSight, has_finalizer,
+    ClaimSight, NodeSight, Observed, Stance, Step, VolumeSight, has_finalizer,
 };
 use crate::controller::events::{self, Kind, Notice};
 use crate::controller::memory::Remembered;
@@ -38,14 +36,14 @@ pub(super) async fn execute(
     stance: Option<&Stance>,
 ) -> Result<(), Trouble> {
     match step {
-        Step::LookAtClaim => look_at_claim(context, key, observed).await,
-        Step::LookAtClass => look_at_class(context, observed).await,
-        Step::LookAtVolume => look_at_volume(context, observed).await,
-        Step::LookAtNode => look_at_node(context, observed).await,
+        Step::LookAtClaim => looks::at_claim(context, key, observed).await,
+        Step::LookAtClass => looks::at_class(context, observed).await,
+        Step::LookAtVolume => looks::at_volume(context, observed).await,
+        Step::LookAtNode => looks::at_node(context, observed).await,
         Step::LookAtDriver => prime::look_at_driver(context, observed).await,
         Step::LookAtPrime => prime::look(context, key, observed).await,
         Step::LookAtProvisioned => prime::look_at_provisioned(context, observed).await,
-        Step::Resolve => resolve(context, key, observed).await,
+        Step::Resolve => looks::resolve(context, key, observed).await,
         Step::CreateRestore => create_restore(context, key, observed).await,
         Step::ReplaceRestore => replace_restore(context, key, observed).await,
         Step::CreateOrder { node } => create_order(context, key, observed, node).await,
@@ -77,100 +75,6 @@ pub(super) async fn execute(
 /// Whether nothing is left of the PVC and its restore.
 pub(super) fn is_over(observed: &Observed) -> bool {
     matches!(observed.claim, ClaimSight::Gone | ClaimSight::NotCached) && observed.order.is_none()
-}
-
-async fn look_at_claim(
-    context: &Context,
-    key: &ClaimKey,
-    observed: &mut Observed,
-) -> Result<(), Trouble> {
-    let claim = context
-        .of::<PersistentVolumeClaim>(&key.namespace)
-        .get_opt(&key.name)
-        .await?;
-    observed.claim = claim
-        .and_then(|claim| Claim::read(&claim))
-        .filter(|claim| claim.uid == key.uid)
-        .map_or(ClaimSight::Gone, ClaimSight::Live);
-    Ok(())
-}
-
-async fn look_at_class(context: &Context, observed: &mut Observed) -> Result<(), Trouble> {
-    let Some(name) = claim(observed).and_then(|claim| claim.class.clone()) else {
-        return Ok(());
-    };
-    let class = Api::<StorageClass>::all(context.client.clone())
-        .get_opt(&name)
-        .await?;
-    observed.class = class.map_or(ClassSight::Absent, |class| {
-        ClassSight::Known(Class::read(&class))
-    });
-    Ok(())
-}
-
-async fn look_at_volume(context: &Context, observed: &mut Observed) -> Result<(), Trouble> {
-    let order = observed.order.clone();
-    let given = order.as_ref().and_then(|it| it.spec.provisioned.as_ref());
-    let bound = claim(observed).and_then(|claim| claim.volume.clone());
-    let name = match (given, &order) {
-        (Some(given), _) => Some(given.persistent_volume_name.clone()),
-        (None, Some(order)) => Some(order.spec.volume.name.clone()),
-        (None, None) => bound,
-    };
-    let Some(name) = name else {
-        return Ok(());
-    };
-    let volume = Api::<PersistentVolume>::all(context.client.clone())
-        .get_opt(&name)
-        .await?;
-    let is_ours = |volume: &PersistentVolume| match (&order, claim(observed)) {
-        (Some(order), _) => publish::is_of(order, volume),
-        (None, Some(claim)) => publish::is_restored_for(&claim.uid, volume),
-        (None, None) => false,
-    };
-    observed.volume = match volume {
-        Some(volume) if is_ours(&volume) => VolumeSight::Ours,
-        // It is not the user's before it is pointed to the PVC.
-        Some(_) if given.is_some() => VolumeSight::Absent,
-        Some(_) => VolumeSight::Foreign,
-        None => VolumeSight::Absent,
-    };
-    Ok(())
-}
-
-async fn look_at_node(context: &Context, observed: &mut Observed) -> Result<(), Trouble> {
-    let Some(order) = observed.order.clone() else {
-        return Ok(());
-    };
-    let node = Api::<Node>::all(context.client.clone())
-        .get_metadata_opt(&order.spec.node_name)
-        .await?;
-    observed.node = if node.is_some() {
-        NodeSight::Present
-    } else {
-        NodeSight::Absent
-    };
-    Ok(())
-}
-
-async fn resolve(
-    context: &Context,
-    key: &ClaimKey,
-    observed: &mut Observed,
-) -> Result<(), Trouble> {
-    let Some(claim) = claim(observed) else {
-        return Ok(());
-    };
-    let pinned = match resolution::resolve(context, &claim.namespace, &claim.backup).await {
-        Ok(pinned) => {
-            context.memory.update(&key.uid, Remembered::looked);
-            Ok(pinned)
-        }
-        Err(Trouble::Refused(refusal)) => Err(refusal),
-        Err(error) => return Err(error),
-    };
-    observed.archive = Some(pinned);
-    Ok(())
 }
 
 async fn create_restore(
@@ -407,7 +311,7 @@ async fn create_volume(
     match created {
         Ok(_) => {}
         Err(error) if api::already_exists(&error) => {
-            look_at_volume(context, observed).await?;
+            looks::at_volume(context, observed).await?;
         }
         Err(error) => return Err(error.into()),
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crds::restore_order::{Provisioned, RestoreOrder};
-use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt as _};
@@ -60,7 +60,7 @@ pub(super) async fn look(
         attachment: prime::foremost(attachments.items.iter().map(Attachment::read)),
         live: true,
         complaint,
-        provisioned: None,
+        ..Sight::default()
     };
     Ok(())
 }
@@ -76,6 +76,10 @@ pub(super) async fn look_at_provisioned(
     let volume = volumes(context)
         .get(prime.volume.as_deref().unwrap_or_default())
         .await?;
+    let node = Api::<Node>::all(context.client.clone())
+        .get_metadata_opt(&order.spec.node_name)
+        .await?;
+    observed.prime.elsewhere = node.is_some_and(|node| prime::is_elsewhere(&volume, node.labels()));
     let made = prime::provisioned(&volume, &prime, &order.spec.volume);
     observed.prime.provisioned = Some(made);
     Ok(())
@@ -212,8 +216,10 @@ pub(super) async fn discard(
     };
     let claims = context.own::<PersistentVolumeClaim>();
     let live = claims.get_opt(&prime::name(&order.spec.claim.uid)).await?;
-    // Though it may not be bound yet.
-    let volume = live.and_then(|live| live.spec?.volume_name);
+    // Though it may not be bound yet, or not know it; then by the name that provisioners give.
+    let volume = live
+        .and_then(|live| live.spec?.volume_name)
+        .or_else(|| Some(format!("pvc-{}", prime.uid)));
     if volume_too && let Some(name) = &volume {
         let volumes = volumes(context);
         let volume = volumes.get_opt(name).await?;

@@ -174,7 +174,8 @@ fn nodes_of_volume(volume: &PersistentVolume, driver: &str) -> Option<Selector> 
     }
 }
 
-fn selector(term: &NodeSelectorTerm) -> Option<Selector> {
+/// What the labels of a node must be for a term; none where it is about something else.
+pub fn selector(term: &NodeSelectorTerm) -> Option<Selector> {
     let expressions = term.match_expressions.as_deref().unwrap_or_default();
     if term
         .match_fields

@@ -20,8 +20,9 @@ fn attachment(attached: bool) -> Attachment {
     Attachment {
         name: "csi-1".to_owned(),
         uid: "a1".to_owned(),
+        order: String::new(),
         volume: "pvc-p1".to_owned(),
-        created: Some(NOW.parse().unwrap()),
+        since: Some(NOW.parse().unwrap()),
         deleting: false,
         attached,
         error: None,
@@ -117,7 +118,7 @@ fn a_volume_is_provisioned_attached_and_given_to_the_agent() {
     });
     assert!(matches!(
         refused.stance,
-        Some(Stance::Hindered(Hindrance::Attacher { .. }))
+        Some(Stance::Hindered(Hindrance::Complaint { .. }))
     ));
     let of_another = waiting(|it| {
         made(it);
@@ -159,7 +160,7 @@ fn what_the_provisioner_says_is_told() {
     });
     assert!(matches!(
         told.stance,
-        Some(Stance::Hindered(Hindrance::Provisioner { said, .. })) if said == "no pool"
+        Some(Stance::Hindered(Hindrance::Complaint { said, .. })) if said == "no pool"
     ));
     assert!(matches!(told.step, Step::Wait(Wait::Until(_))));
 }
@@ -229,7 +230,7 @@ fn a_complete_volume_is_detached_and_pointed_to_the_claim() {
             ..attachment(true)
         });
     });
-    assert_eq!(leaving.step, Step::Wait(Wait::OnChange));
+    assert!(matches!(leaving.step, Step::Wait(Wait::Until(_))));
     assert_eq!(publishing(|_| ()).step, Step::LookAtPrime);
     assert_eq!(
         publishing(|it| it.prime.live = true).step,
@@ -401,4 +402,35 @@ fn a_silent_sidecar_and_a_missing_node_are_told() {
     };
     assert_eq!(without_agent(NodeSight::Unknown).step, Step::LookAtNode);
     assert_eq!(without_agent(NodeSight::Absent).step, Step::ClearNode);
+}
+
+#[test]
+fn what_the_next_order_has_made_is_left_alone() {
+    let status = RestoreOrderStatus {
+        state: State::Deleted,
+        ..RestoreOrderStatus::default()
+    };
+    let observed = with(Goal::Deleted, status, Some(given()), |it| {
+        it.claim = ClaimSight::Gone;
+        it.prime.live = true;
+        it.prime.claim = Some(PrimeClaim {
+            order: "next".to_owned(),
+            ..prime_claim(Some("pvc-p1"))
+        });
+        it.prime.attachment = Some(Attachment {
+            order: "next".to_owned(),
+            ..attachment(true)
+        });
+    });
+    assert_eq!(next(&observed).step, Step::DropOrder);
+}
+
+#[test]
+fn a_volume_out_of_reach_is_given_up() {
+    let out_of_reach = waiting(|it| {
+        it.prime.claim = Some(prime_claim(Some("pvc-p1")));
+        it.prime.provisioned = Some(Ok(given()));
+        it.prime.elsewhere = true;
+    });
+    assert_eq!(out_of_reach.step, Step::ClearNode);
 }
