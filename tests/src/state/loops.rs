@@ -25,6 +25,10 @@ pub(super) struct Loop {
     deleted: bool,
 }
 
+/// The folders in a node's `/var/lib` in which drivers keep pools: ours, and the one of
+/// `tests/overlays/other-driver`.
+const POOLS: [&str; 2] = ["fastcopy", "other"];
+
 /// A file: the device that it lies on, and its inode.
 type Inode = ((u32, u32), u64);
 
@@ -95,8 +99,8 @@ fn parse(line: &str) -> Option<Loop> {
     let backing_device = parse_number(&fields.next()?)?;
     let backing_inode = fields.next()?.trim().parse().ok()?;
     let file = fields.next().unwrap_or_default();
-    // Pools lie in a folder of this name on every node.
-    let deleted = file.ends_with("(deleted)") && file.contains("/fastcopy/");
+    let in_pool = POOLS.iter().any(|pool| file.contains(&format!("/{pool}/")));
+    let deleted = file.ends_with("(deleted)") && in_pool;
     Some(Loop {
         path,
         number,
@@ -118,9 +122,11 @@ fn number(device: u64) -> (u32, u32) {
 fn collect(folder: &Path, device: (u32, u32), inodes: &mut HashSet<u64>) -> Result<()> {
     // Only pools hold images; walking the containers' layers would take long and find nothing.
     for node in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
-        let pool = node?.path().join("lib/fastcopy");
-        if pool.is_dir() {
-            walk(&pool, device, inodes)?;
+        let lib = node?.path().join("lib");
+        for pool in POOLS.map(|pool| lib.join(pool)) {
+            if pool.is_dir() {
+                walk(&pool, device, inodes)?;
+            }
         }
     }
     Ok(())
