@@ -2,11 +2,12 @@
 //! (docs/archive-format.md).
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{Advice, FileType, fadvise, fstat};
 use rustix::io::{Errno, pread};
 use tokio_util::sync::CancellationToken;
 
@@ -367,11 +368,14 @@ impl Packer<'_, '_> {
         hasher: &mut blake3::Hasher,
     ) -> Result<(), PackError> {
         let (mut offset, end) = (extent.offset, extent.offset + extent.length);
+        expect(file, offset, end.min(offset.saturating_add(AHEAD)));
         while offset < end {
             if self.cancel.is_cancelled() {
                 return Err(PackError::Cancelled);
             }
             let wanted = (end - offset).min(READ);
+            let ahead = offset.saturating_add(AHEAD);
+            expect(file, ahead, end.min(ahead.saturating_add(wanted)));
             let bytes = self.frames.read(wanted, |buffer| {
                 loop {
                     match pread(file, &mut *buffer, offset) {
@@ -441,6 +445,18 @@ fn named(path: &[u8]) -> Vec<u8> {
 
 /// Bytes that are read at once, so that cancelling is noticed.
 const READ: u64 = 1 << 20;
+
+/// Bytes that are on their way from the disk while those before are hashed: by itself the kernel reads
+/// ahead so little that disk and processors take turns.
+const AHEAD: u64 = 8 << 20;
+
+/// Lets the kernel read a part of a file that will be asked for soon.
+fn expect(file: &OwnedFd, from: u64, to: u64) {
+    if let Some(length) = to.checked_sub(from).and_then(NonZeroU64::new) {
+        // Advice that a file system does not take changes nothing.
+        let _ = fadvise(file, from, Some(length), Advice::WillNeed);
+    }
+}
 
 /// Bytes of data in the archive, the padding included.
 fn stored(kind: &Kind) -> u64 {

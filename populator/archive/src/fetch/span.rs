@@ -15,7 +15,8 @@ use crate::progress::Progress;
 use crate::source::{Retry, Source, SourceError, SourceErrorKind};
 
 /// Bytes that are asked for at once. A store takes about as long for a request as for a MiB; what asks
-/// for much more meets the time that clients give a whole answer.
+/// for much more meets the time that clients give a whole answer, and servers were seen to read on to the
+/// end of an answer that is given up halfway.
 pub(super) const LENGTH: u64 = 16 << 20;
 
 /// How long a piece may wait for the reader before a broken answer is no wonder: clients and stores give

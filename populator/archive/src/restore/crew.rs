@@ -67,7 +67,7 @@ struct Shared {
     queue: Mutex<Queue>,
     /// For the threads: there is a file, or the end.
     work: Condvar,
-    /// For who hands files over: one is done.
+    /// For who hands files over: what it waits for has come.
     done: Condvar,
     /// Whether a directory was removed to make room for a file.
     removed_directory: AtomicBool,
@@ -87,6 +87,10 @@ struct Queue {
     files: VecDeque<SmallFile>,
     /// Of those that wait and of those that are being written.
     cost: usize,
+    /// Threads that wait for a file.
+    idle: usize,
+    /// Whoever hands files over waits until they take no more than this.
+    awaited: Option<usize>,
     failed: Option<RestoreError>,
     closed: bool,
 }
@@ -129,20 +133,28 @@ impl Crew {
     /// Hands a file over; waits while there are too many. Fails as soon as any file has failed.
     pub(super) fn hand_over(&self, file: SmallFile) -> Result<(), RestoreError> {
         let cost = file.cost();
-        // One of any size goes alone.
-        let mut queue = self.wait_while(|queue| {
-            queue.cost > 0 && queue.cost + cost > usize::try_from(MEMORY).unwrap_or(usize::MAX)
-        })?;
+        let most = usize::try_from(MEMORY).unwrap_or(usize::MAX);
+        let queue = self.shared.lock();
+        let enough = if queue.cost + cost > most {
+            // Room for some more, so that it is not woken for each; one of any size goes alone.
+            (most / 2).min(most.saturating_sub(cost))
+        } else {
+            most
+        };
+        let mut queue = self.wait_until(queue, enough)?;
         queue.cost += cost;
         queue.files.push_back(file);
+        let is_awaited = queue.idle > 0;
         drop(queue);
-        self.shared.work.notify_one();
+        if is_awaited {
+            self.shared.work.notify_one();
+        }
         Ok(())
     }
 
     /// Waits until every file is made. Says whether a directory made room for one.
     pub(super) fn settle(&self) -> Result<bool, RestoreError> {
-        drop(self.wait_while(|queue| queue.cost > 0)?);
+        drop(self.wait_until(self.shared.lock(), 0)?);
         Ok(self.shared.removed_directory.swap(false, Ordering::Relaxed))
     }
 
@@ -152,18 +164,21 @@ impl Crew {
         std::mem::take(&mut *lost.unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn wait_while(
+    /// Waits until all files take no more than this.
+    fn wait_until<'q>(
         &self,
-        busy: impl Fn(&Queue) -> bool,
-    ) -> Result<MutexGuard<'_, Queue>, RestoreError> {
-        let mut queue = self.shared.lock();
+        mut queue: MutexGuard<'q, Queue>,
+        cost: usize,
+    ) -> Result<MutexGuard<'q, Queue>, RestoreError> {
         loop {
+            queue.awaited = None;
             if let Some(error) = queue.failed.take() {
                 return Err(error);
             }
-            if !busy(&queue) {
+            if queue.cost <= cost {
                 return Ok(queue);
             }
+            queue.awaited = Some(cost);
             let waited = self.shared.done.wait(queue);
             queue = waited.unwrap_or_else(PoisonError::into_inner);
         }
@@ -195,8 +210,12 @@ impl Drop for Turn<'_> {
         if let Err(error) = std::mem::replace(&mut self.result, Ok(())) {
             queue.failed.get_or_insert(error);
         }
+        let is_awaited = |cost| queue.cost <= cost || queue.failed.is_some();
+        let is_awaited = queue.awaited.is_some_and(is_awaited);
         drop(queue);
-        self.shared.done.notify_one();
+        if is_awaited {
+            self.shared.done.notify_one();
+        }
     }
 }
 
@@ -240,8 +259,10 @@ impl Shared {
             if queue.closed {
                 return None;
             }
+            queue.idle += 1;
             let waited = self.work.wait(queue);
             queue = waited.unwrap_or_else(PoisonError::into_inner);
+            queue.idle -= 1;
         }
     }
 

@@ -59,14 +59,17 @@ pub(crate) fn sum_is_right(bytes: &[u8; BLOCK]) -> bool {
     let Ok(stated) = number(&bytes[SUM]) else {
         return false;
     };
-    let blank = |(at, byte): (usize, &u8)| if SUM.contains(&at) { b' ' } else { *byte };
-    let unsigned: i64 = bytes.iter().enumerate().map(blank).map(i64::from).sum();
-    let signed: i64 = bytes
-        .iter()
-        .enumerate()
-        .map(blank)
-        .map(|byte| i64::from(byte.cast_signed()))
-        .sum();
+    let mut blanked = *bytes;
+    blanked[SUM].fill(b' ');
+    // A block's sums are far from overflowing, and unchecked ones are made many bytes at a time.
+    let sum = |of: fn(u8) -> u32| {
+        let sum = blanked
+            .iter()
+            .fold(0_u32, |sum, byte| sum.wrapping_add(of(*byte)));
+        i64::from(sum)
+    };
+    let unsigned = sum(u32::from);
+    let signed = unsigned - 256 * sum(|byte| u32::from(byte >> 7));
     stated == unsigned || stated == signed
 }
 
