@@ -104,6 +104,12 @@ impl S3Server {
         &self.secret_key
     }
 
+    /// The id of the server's process.
+    pub fn pid(&self) -> Result<u32> {
+        let running = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(running.as_ref().context("the server is paused")?.pid())
+    }
+
     /// Kills the server; connecting to it is refused from now on.
     pub fn pause(&self) -> Result<()> {
         let running = self

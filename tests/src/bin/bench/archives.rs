@@ -4,11 +4,13 @@
 mod bounds;
 mod contest;
 mod data;
+mod load;
 mod packing;
 mod peaks;
 mod runs;
+mod stages;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use tests::s3::S3Server;
 
 use self::bounds::Tree;
@@ -25,9 +27,10 @@ volume of the driver, caches dropped and all synced before,\nsync -f after (ours
 the command). ratio: ours / peer, goal: the most that ours may be. rclone: `rclone cat OBJECT | ...`, \
 curl: `curl\nPRESIGNED | ...`. restic and kopia (KOPIA names it) have their repositories on the same \
 server, and their caches warm. Alone: fetching is curl to\n/dev/null; decoding is libzstd, two \
-threads, from memory to nowhere; writing is one file in direct writes of 1 MiB; creating is the \
-same files from\nmemory by two threads. CPU: user and system seconds of all processes of the command. \
-Peak: VmHWM.";
+threads, from memory to nowhere, if not said otherwise; writing is one file in direct writes of 1 MiB; creating is the \
+same files from\nmemory by two threads. CPU: user and system seconds of all processes of the command; others: of \
+all that is neither command nor\nserver, most of it the kernel's threads of loop devices and journals; both \
+cores: how much of them was used, by whomever. Peak: VmHWM.";
 
 /// A pipeline that people write.
 struct Peer {
@@ -76,7 +79,7 @@ const PLAIN: [Peer; 2] = [
     ),
 ];
 
-const FETCH: &str = "curl -sf \"$URL\" > /dev/null";
+const IGZIP: &str = "curl -sf \"$URL\" | igzip -dc > /dev/null";
 
 const RESTIC: &str =
     "restic -r \"$STORE/restic\" restore -q latest --target \"$FOLDER\"; sync -f \"$FOLDER\"";
@@ -121,9 +124,10 @@ async fn cases(
     if wants("tree") {
         tree(&mut bench).await?;
     }
-    for set in ["wal", "sparse"].into_iter().filter(|set| wants(set)) {
-        let data = Data::make(set)?;
-        restores(&mut bench, &data, "tar", "cat", &PLAIN, Goal::Faster(2.0)).await?;
+    for (set, mebibytes) in [("wal", 1024), ("sparse", 200)] {
+        if wants(set) {
+            plain(&mut bench, set, mebibytes).await?;
+        }
     }
     if wants("memory") {
         peaks::measure(&mut bench).await?;
@@ -159,15 +163,22 @@ async fn beside(
     ways.extend(peers.iter().map(|peer| Way::Script(peer.script)));
     let figures = bench.contest(data, key, &ways).await?;
     let (ours, others) = (figures[0], &figures[1..]);
+    let best = others.iter().min_by(|a, b| a.seconds.total_cmp(&b.seconds));
+    let best = *best.context("nobody to compare with")?;
     let alone = peers.len() == 1;
     for (peer, theirs) in peers.iter().zip(others) {
         let goal = if alone { Some(goal) } else { peer.goal };
         bench.compare(&format!("{case} / {}", peer.name), ours, *theirs, goal);
     }
     if !alone {
-        let theirs = others.iter().map(|it| it.seconds).fold(f64::MAX, f64::min);
-        bench.row(&format!("{case} / the best"), ours.seconds, theirs, goal);
+        bench.row(
+            &format!("{case} / the best"),
+            ours.seconds,
+            best.seconds,
+            goal,
+        );
     }
+    bench.load(case, ours.load, best.load);
     bench.peak(case, ours, PEAK);
     Ok(())
 }
@@ -177,37 +188,28 @@ async fn database(bench: &mut Bench<'_>) -> Result<()> {
     let data = Data::make("db")?;
     let best = Goal::Faster(2.5);
     restores(bench, &data, "tar.gz", "gzip -6", &GZIP, best).await?;
+    let decode = ("fetching and decoding, igzip", Way::Script(IGZIP));
+    let case = "db.tar.gz";
+    stages::measure(bench, &data, case, case, [decode], 1024, None).await?;
     restores(bench, &data, "tar.zst", "zstd -q -3 --check", &ZSTD, best).await?;
+    let archive = bench.download("db.tar.zst").await?;
+    let decode = ("decoding", Way::Decode(&archive));
+    let case = "db.tar.zst";
+    stages::measure(bench, &data, case, case, [decode], 1024, None).await?;
     packing::measure(bench, &data).await?;
     let (key, case) = (packing::key(&data), "db.tar.zst, ours");
     beside(bench, &data, &key, case, &ZSTD, Goal::Faster(3.0)).await?;
-    // Apart from the others: what reads and writes here is no restore.
     let archive = bench.download(&key).await?;
-    let stages = [
-        Way::Ours,
-        Way::Script(FETCH),
-        Way::Decode(&archive),
-        Way::Write(1024),
-    ];
-    let figures = bench.contest(&data, &key, &stages).await?;
-    let mut slowest = 0.0;
-    for (stage, alone) in ["fetching", "decoding", "writing"]
-        .iter()
-        .zip(&figures[1..])
-    {
-        let row = format!("{case} / {stage} alone");
-        bench.rows.push(Row::new(
-            &row,
-            figures[0].seconds,
-            Some(alone.seconds),
-            None,
-            "s",
-        ));
-        slowest = alone.seconds.max(slowest);
-    }
-    let row = format!("{case} / the slowest of these");
-    bench.row(&row, figures[0].seconds, slowest, Goal::Within(1.3));
-    Ok(())
+    let decode = ("decoding", Way::Decode(&archive));
+    stages::measure(bench, &data, &key, case, [decode], 1024, Some(1.3)).await
+}
+
+/// What is not compressed, with so much data in it.
+async fn plain(bench: &mut Bench<'_>, set: &'static str, mebibytes: u64) -> Result<()> {
+    let data = Data::make(set)?;
+    restores(bench, &data, "tar", "cat", &PLAIN, Goal::Faster(2.0)).await?;
+    let case = format!("{set}.tar");
+    stages::measure(bench, &data, &case, &case, [], mebibytes, None).await
 }
 
 /// Many small files.

@@ -8,7 +8,8 @@ use object_store::ObjectStoreExt as _;
 
 use super::bounds::{self, Tree};
 use super::data::Data;
-use super::runs::{self, BUCKET, Caches, Figures, Runs};
+use super::load::Load;
+use super::runs::{BUCKET, Caches, Figures, Runs};
 use crate::driver::Driver;
 use crate::interruption;
 use crate::table::Row;
@@ -101,11 +102,13 @@ impl Bench<'_> {
                 figures.push(match way {
                     Way::Ours => self.runs.restore(key, to, Caches::Cold)?,
                     Way::Script(script) => self.runs.script(script, key, to).await?,
-                    Way::Create(tree) => runs::by_ourselves(to, || tree.create(to))?,
-                    Way::Decode(archive) => runs::by_ourselves(to, || bounds::decode(archive))?,
-                    Way::Write(mebibytes) => {
-                        runs::by_ourselves(to, || bounds::write(to, *mebibytes))?
+                    Way::Create(tree) => self.runs.by_ourselves(to, || tree.create(to))?,
+                    Way::Decode(archive) => {
+                        self.runs.by_ourselves(to, || bounds::decode(archive))?
                     }
+                    Way::Write(mebibytes) => self
+                        .runs
+                        .by_ourselves(to, || bounds::write(to, *mebibytes))?,
                 });
                 // Ours has to be right before it may be fast.
                 if turn == 0 && matches!(way, Way::Ours | Way::Create(_)) {
@@ -128,7 +131,8 @@ impl Bench<'_> {
                 .push(Row::new(case, ours.seconds, peer, None, "s"));
         }
         let case = format!("{case}, CPU");
-        let row = Row::new(&case, ours.cpu, Some(theirs.cpu), None, "s");
+        let (ours, theirs) = (ours.load.command, theirs.load.command);
+        let row = Row::new(&case, ours, Some(theirs), None, "s");
         self.rows.push(row);
     }
 
@@ -137,6 +141,24 @@ impl Bench<'_> {
         let case = format!("{case} ({goal})");
         let row = Row::new(&case, ours, Some(theirs), Some(goal.of(theirs)), "s");
         self.rows.push(row);
+    }
+
+    /// Rows for what the machine did, beside the fastest of the others.
+    pub fn load(&mut self, case: &str, ours: Load, theirs: Load) {
+        let names = [
+            ("CPU, server", "s"),
+            ("CPU, loop devices and others", "s"),
+            ("both cores", "%"),
+            ("disk busy", "s"),
+            ("disk, read", "MiB"),
+            ("disk, written", "MiB"),
+        ];
+        let figures = ours.figures().into_iter().zip(theirs.figures());
+        for ((what, unit), (ours, theirs)) in names.into_iter().zip(figures) {
+            let case = format!("{case}: {what}");
+            self.rows
+                .push(Row::new(&case, ours, Some(theirs), None, unit));
+        }
     }
 
     /// A row for the peak of memory.

@@ -14,6 +14,7 @@ use tests::process::peak_memory;
 use tests::s3::{REGION, S3Server};
 use tests::tools::{self, Tools};
 
+use super::load::{Load, Meter, Whose, spent};
 use crate::interruption;
 
 /// The bucket that all archives are in.
@@ -33,8 +34,8 @@ pub enum Caches {
 pub struct Figures {
     /// From start to end.
     pub seconds: f64,
-    /// User and system time of all its processes.
-    pub cpu: f64,
+    /// What it and all others did meanwhile.
+    pub load: Load,
     /// The most memory of the first of its processes, in MiB.
     pub peak: f64,
 }
@@ -52,6 +53,8 @@ impl Figures {
 /// What commands need to reach the server, and a folder in which they may keep what they like.
 pub struct Runs<'a> {
     server: &'a S3Server,
+    /// The server's process, which is the same all the time.
+    serving: u32,
     program: PathBuf,
     /// With rclone in it.
     path: OsString,
@@ -67,6 +70,7 @@ impl<'a> Runs<'a> {
         path.push(std::env::var_os("PATH").unwrap_or_default());
         Ok(Self {
             server,
+            serving: server.pid()?,
             program: tools::product("populator")?,
             path,
             home: tempfile::Builder::new().prefix("bench-home-").tempdir()?,
@@ -82,20 +86,20 @@ impl<'a> Runs<'a> {
     pub fn restore(&self, key: &str, to: &Path, caches: Caches) -> Result<Figures> {
         let mut command = self.command(&self.program);
         command.arg("restore").arg(address(key)).arg(to);
-        time(&mut command, caches)
+        self.time(&mut command, caches)
     }
 
     /// `populator pack` at level 3 to the object of this name, which another turn may have made.
     pub fn pack(&self, from: &Path, key: &str, caches: Caches) -> Result<Figures> {
         let mut command = self.command(&self.program);
         command.arg("pack").arg(from).arg(address(key));
-        time(command.args(["--level", "3", "--overwrite"]), caches)
+        self.time(command.args(["--level", "3", "--overwrite"]), caches)
     }
 
     /// A script for bash about an object. `$OBJECT` is what rclone calls it, `$URL` a signed URL of
     /// it, `$STORE` the bucket as restic names it, `$FOLDER` the folder.
     pub async fn script(&self, script: &str, key: &str, folder: &Path) -> Result<Figures> {
-        time(&mut self.shell(script, key, folder).await?, Caches::Cold)
+        self.time(&mut self.shell(script, key, folder).await?, Caches::Cold)
     }
 
     /// Such a script that only prepares something.
@@ -143,6 +147,74 @@ impl<'a> Runs<'a> {
             .env("KOPIA_PASSWORD", "bench");
         command
     }
+
+    /// Work of this program itself: caches dropped before, and `folder` synced at the end.
+    pub fn by_ourselves(
+        &self,
+        folder: &Path,
+        work: impl FnOnce() -> Result<()>,
+    ) -> Result<Figures> {
+        drop_caches()?;
+        let meter = self.meter()?;
+        let before = spent("self", Whose::Own)?;
+        let begin = Instant::now();
+        work()?;
+        rustix::fs::syncfs(std::fs::File::open(folder)?)?;
+        let seconds = begin.elapsed().as_secs_f64();
+        Ok(Figures {
+            seconds,
+            load: meter.stop(spent("self", Whose::Own)? - before)?,
+            peak: 0.0,
+        })
+    }
+
+    /// Runs the command and sees that it succeeded.
+    fn time(&self, command: &mut Command, caches: Caches) -> Result<Figures> {
+        if caches == Caches::Cold {
+            drop_caches()?;
+        }
+        let meter = self.meter()?;
+        let before = spent("self", Whose::Children)?;
+        let begin = Instant::now();
+        // A group of its own, so that all of a pipeline can be ended.
+        let mut child = command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut peak = 0;
+        while child.try_wait()?.is_none() {
+            // Gone a moment ago: what it said last stands.
+            peak = peak_memory(child.id()).unwrap_or(peak);
+            if let Err(error) = interruption::check() {
+                end(&mut child)?;
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let seconds = begin.elapsed().as_secs_f64();
+        let load = meter.stop(spent("self", Whose::Children)? - before)?;
+        let output = child.wait_with_output()?;
+        ensure!(
+            output.status.success(),
+            "{command:?}: {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        #[allow(clippy::cast_precision_loss, reason = "mebibytes")]
+        let peak = peak as f64 / f64::from(1 << 20);
+        Ok(Figures {
+            seconds,
+            load,
+            peak,
+        })
+    }
+
+    /// Data, server and pool are all on the disk of temporary files.
+    fn meter(&self) -> Result<Meter> {
+        Meter::start(self.serving, &std::env::temp_dir())
+    }
 }
 
 fn address(key: &str) -> String {
@@ -155,87 +227,10 @@ fn drop_caches() -> Result<()> {
     std::fs::write("/proc/sys/vm/drop_caches", "3").context("drop caches")
 }
 
-/// Work of this program itself: caches dropped before, and `folder` synced at the end.
-pub fn by_ourselves(folder: &Path, work: impl FnOnce() -> Result<()>) -> Result<Figures> {
-    drop_caches()?;
-    let before = spent(Whose::Own)?;
-    let begin = Instant::now();
-    work()?;
-    rustix::fs::syncfs(std::fs::File::open(folder)?)?;
-    Ok(Figures {
-        seconds: begin.elapsed().as_secs_f64(),
-        cpu: spent(Whose::Own)? - before,
-        peak: 0.0,
-    })
-}
-
-/// Runs the command and sees that it succeeded.
-fn time(command: &mut Command, caches: Caches) -> Result<Figures> {
-    if caches == Caches::Cold {
-        drop_caches()?;
-    }
-    let before = spent(Whose::Children)?;
-    let begin = Instant::now();
-    // A group of its own, so that all of a pipeline can be ended.
-    let mut child = command
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let mut peak = 0;
-    while child.try_wait()?.is_none() {
-        // Gone a moment ago: what it said last stands.
-        peak = peak_memory(child.id()).unwrap_or(peak);
-        if let Err(error) = interruption::check() {
-            end(&mut child)?;
-            return Err(error);
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let seconds = begin.elapsed().as_secs_f64();
-    let output = child.wait_with_output()?;
-    ensure!(
-        output.status.success(),
-        "{command:?}: {}: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    #[allow(clippy::cast_precision_loss, reason = "mebibytes")]
-    let peak = peak as f64 / f64::from(1 << 20);
-    Ok(Figures {
-        seconds,
-        cpu: spent(Whose::Children)? - before,
-        peak,
-    })
-}
-
 /// Ends a command and all that it started.
 fn end(child: &mut Child) -> Result<()> {
     let group = rustix::process::Pid::from_child(child);
     rustix::process::kill_process_group(group, rustix::process::Signal::KILL)?;
     child.wait()?;
     Ok(())
-}
-
-/// Of which processes.
-#[derive(Clone, Copy)]
-enum Whose {
-    /// This program.
-    Own,
-    /// All its children that have ended and were waited for, theirs included.
-    Children,
-}
-
-/// CPU seconds, user and system (proc_pid_stat(5), fields 14 to 17, in hundredths).
-fn spent(whose: Whose) -> Result<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let (_, fields) = stat.rsplit_once(") ").context("stat")?;
-    let first = match whose {
-        Whose::Own => 11,
-        Whose::Children => 13,
-    };
-    let mut fields = fields.split(' ').skip(first);
-    let mut next = || -> Result<f64> { Ok(fields.next().context("stat")?.parse()?) };
-    Ok((next()? + next()?) / 100.0)
 }
