@@ -36,6 +36,10 @@ test: tools lint ## Every check, in its short form
 bench: tools ## Tables of measurements; the same figures as JSON under target/bench/
 	@$(RUN) bench
 
+.PHONY: bench-cluster
+bench-cluster: tools ## The part on a real cluster: one PVC and 50 at once, beside their peers
+	@$(RUN) bench -- cluster
+
 .PHONY: e2e-storage
 e2e-storage: tools ## Kubernetes' own end-to-end suite for external storage, every spec
 	@$(RUN) e2e-storage

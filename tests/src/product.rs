@@ -15,6 +15,8 @@ use crate::{cluster::Cluster, image::Image, s3::S3Server, tools::Tools};
 pub enum Form {
     /// Nothing more.
     Plain,
+    /// Another driver beside ours, and all sidecars with the client limits that they are shipped with.
+    StockLimits,
     /// The populator with fail points instead, see `populator/src/failpoint.rs`.
     FailPoints,
     /// Snapshots, on any number of nodes.
@@ -31,6 +33,7 @@ impl Form {
     fn overlay(self) -> Result<String> {
         let name = match self {
             Self::Plain => "sparse-pool",
+            Self::StockLimits => "stock-limits",
             Self::FailPoints => "fail-points",
             Self::Snapshots => "snapshots",
             Self::Restore => "restore",
@@ -44,7 +47,11 @@ impl Form {
     pub fn nodes(self) -> u8 {
         match self {
             Self::OneNode | Self::Attached => 1,
-            Self::Plain | Self::FailPoints | Self::Snapshots | Self::Restore => 2,
+            Self::Plain
+            | Self::StockLimits
+            | Self::FailPoints
+            | Self::Snapshots
+            | Self::Restore => 2,
         }
     }
 
@@ -56,7 +63,7 @@ impl Form {
     }
 
     fn has_other_driver(self) -> bool {
-        matches!(self, Self::FailPoints | Self::Restore)
+        matches!(self, Self::StockLimits | Self::FailPoints | Self::Restore)
     }
 }
 

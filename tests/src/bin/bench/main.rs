@@ -3,15 +3,13 @@
 #![allow(clippy::print_stdout, reason = "printing tables is what it is for")]
 
 mod archives;
+mod cluster;
 mod copies;
 mod driver;
 mod interruption;
-mod latency;
-mod memory;
 mod table;
 
 use anyhow::{Result, bail};
-use tests::{product::Form, shared::World};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -38,31 +36,11 @@ async fn main() -> Result<()> {
         let part = part.map_or_else(String::new, |part| format!("-{part}"));
         table::write(&format!("archives{part}"), &rows)?;
     }
-    if wants("end-to-end") {
+    if wants("cluster") {
         tokio::select! {
-            measured = end_to_end() => measured?,
+            measured = cluster::measure() => measured?,
             () = interruption::happened() => bail!("interrupted"),
         }
     }
     Ok(())
-}
-
-async fn end_to_end() -> Result<()> {
-    let world = World::start("bench", Form::Plain).await?;
-    let measured = measure(&world).await;
-    if measured.is_err() {
-        println!("{}", world.cluster.describe_failure().await);
-    }
-    world.server.stop().await?;
-    world.cluster.stop().await?;
-    table::write("end-to-end", &measured?)
-}
-
-async fn measure(world: &World) -> Result<Vec<table::Row>> {
-    let mut rows = latency::measure(world).await?;
-    table::print("From PVC created to PVC bound", latency::NOTE, &rows);
-    let memory = memory::measure(world).await?;
-    table::print("1 GiB of real files from a tar.zst", memory::NOTE, &memory);
-    rows.extend(memory);
-    Ok(rows)
 }

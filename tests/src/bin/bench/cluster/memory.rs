@@ -18,9 +18,9 @@ pub const NOTE: &str = "peer: `zstd -dc ARCHIVE | tar x` from a local file into 
 machine's disk, then sync.\nMemory is the agent's VmHWM, the largest of both nodes; its container's \
 limit is the goal.";
 
-/// Peak memory and seconds.
+/// Rows for peak memory and seconds.
 #[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
-pub async fn measure(world: &World) -> Result<Vec<Row>> {
+pub async fn measure(world: &World, rows: &mut Vec<Row>) -> Result<()> {
     let tenant = world.tenant("memory").await?;
     let sample = Sample::collect(20_000, 1 << 30)?;
     let folder = tempfile::tempdir()?;
@@ -54,7 +54,7 @@ pub async fn measure(world: &World) -> Result<Vec<Row>> {
         .context("an agent")?;
     let mebibytes = peak as f64 / f64::from(1 << 20);
     let files = format!("{} files, seconds", sample.files);
-    Ok(vec![
+    rows.extend([
         Row::new(
             "peak memory of the agent",
             mebibytes,
@@ -63,7 +63,8 @@ pub async fn measure(world: &World) -> Result<Vec<Row>> {
             "MiB",
         ),
         Row::new(&files, result.seconds as f64, Some(peer), None, "s"),
-    ])
+    ]);
+    Ok(())
 }
 
 fn by_tar(archive: &Path, folder: &Path) -> Result<f64> {
