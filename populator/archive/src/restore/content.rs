@@ -1,4 +1,4 @@
-//! The data of files: large and middling ones past the page cache, small and sparse ones through it.
+//! The data of files: large and middling ones past the page cache, those in small pieces through it.
 //!
 //! Direct writes of whole megabytes into space that is allocated beforehand cost a fraction of the
 //! CPU time that the page cache takes, tell a full volume before the data are fetched, and leave
@@ -16,7 +16,7 @@ use rustix::io::{Errno, pwrite, retry_on_intr};
 use tokio_util::sync::CancellationToken;
 
 use super::pieces::{ALIGNMENT, PIECE, Pieces};
-use crate::entry::Layout;
+use crate::entry::{Extent, Layout};
 use crate::error::RestoreError;
 use crate::progress::Progress;
 use crate::stream::Stream;
@@ -165,29 +165,48 @@ impl<'a> Content<'a> {
                     Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
                     Err(errno) => return Err(errno.into()),
                 }
-                let aligned = done.is_multiple_of(ALIGNMENT as u64);
-                if self.direct && aligned && may_be_direct(file.as_fd()) {
-                    return self.direct(file, done, *size, pause, reader);
+                if self.direct && is_aligned(done) && may_be_direct(file.as_fd()) {
+                    let whole = Extent {
+                        offset: 0,
+                        length: *size,
+                    };
+                    return self.direct(file, &[whole], done, *size, pause, reader);
                 }
                 self.cached(file.as_fd(), done, left, &mut 0, pause, reader)
                     .map(|written| done + written)
             }
             Layout::Sparse { size, extents } => {
-                let file = file.as_fd();
                 retry_on_intr(|| ftruncate(file, *size))?;
-                let (mut passed, mut dirty) = (0, 0);
-                for extent in extents {
-                    let before = done.saturating_sub(passed).min(extent.length);
-                    let (offset, left) = (extent.offset + before, extent.length - before);
-                    let written = self.cached(file, offset, left, &mut dirty, pause, reader)?;
-                    passed += before + written;
-                    if written < left || (left > 0 && pause() && reader.here().is_some()) {
-                        break;
-                    }
+                let direct = self.direct && is_aligned(done) && are_large(extents, *size);
+                if direct && may_be_direct(file.as_fd()) {
+                    return self.direct(file, extents, done, *size, pause, reader);
                 }
-                Ok(passed)
+                self.cached_extents(file.as_fd(), extents, done, pause, reader)
             }
         }
+    }
+
+    /// Writes what is behind the first `done` bytes of the data through the page cache, or less, and says
+    /// how many of them there are then.
+    fn cached_extents(
+        &mut self,
+        file: BorrowedFd<'_>,
+        extents: &[Extent],
+        done: u64,
+        pause: &dyn Fn() -> bool,
+        reader: &mut TarReader<impl Stream>,
+    ) -> Result<u64, ContentError> {
+        let (mut passed, mut dirty) = (0, 0);
+        for extent in extents {
+            let before = done.saturating_sub(passed).min(extent.length);
+            let (offset, left) = (extent.offset + before, extent.length - before);
+            let written = self.cached(file, offset, left, &mut dirty, pause, reader)?;
+            passed += before + written;
+            if written < left || (left > 0 && pause() && reader.here().is_some()) {
+                break;
+            }
+        }
+        Ok(passed)
     }
 
     /// Writes `length` bytes at `offset` through the page cache, or fewer, and says how many. `dirty`
@@ -224,11 +243,13 @@ impl<'a> Content<'a> {
         Ok(offset - begin)
     }
 
-    /// Writes a file to its end, directly as long as that works, or until it is to pause; says up to
-    /// where.
+    /// Writes what is behind the first `begin` bytes of the data, directly as long as that works, or
+    /// until it is to pause; says how many of them there are then. The extents begin with blocks, and all
+    /// but one at the end of the file end with them.
     fn direct(
         &mut self,
         file: &Arc<OwnedFd>,
+        extents: &[Extent],
         begin: u64,
         size: u64,
         pause: &dyn Fn() -> bool,
@@ -238,15 +259,23 @@ impl<'a> Content<'a> {
             Some(pieces) => pieces,
             none => none.insert(Pieces::start()?),
         };
-        let (mut offset, mut refused, mut paused) = (begin, false, false);
-        while offset < size && !refused && !paused {
-            let (mut piece, written) = pieces.next()?;
-            let filled = fill(reader, piece.bytes())?;
-            pieces.write(piece, filled, file, offset)?;
-            offset += filled as u64;
-            refused = written.refused;
-            account(written.count, self.progress, self.cancel)?;
-            paused = offset < size && pause() && reader.here().is_some();
+        let all: u64 = extents.iter().map(|extent| extent.length).sum();
+        let (mut done, mut passed, mut refused, mut paused) = (begin, 0, false, false);
+        for extent in extents {
+            let end = extent.offset + extent.length;
+            let mut offset = extent.offset + begin.saturating_sub(passed).min(extent.length);
+            passed += extent.length;
+            while offset < end && !refused && !paused {
+                let (mut piece, written) = pieces.next()?;
+                let room = usize::try_from(end - offset).unwrap_or(PIECE).min(PIECE);
+                let filled = fill(reader, &mut piece.bytes()[..room])?;
+                pieces.write(piece, filled, file, offset)?;
+                offset += filled as u64;
+                done += filled as u64;
+                refused = written.refused;
+                account(written.count, self.progress, self.cancel)?;
+                paused = done < all && pause() && reader.here().is_some();
+            }
         }
         let written = pieces.settle()?;
         refused |= written.refused;
@@ -255,16 +284,14 @@ impl<'a> Content<'a> {
         if refused {
             write_out(file.as_fd())?;
         }
-        if refused && !paused && offset < size {
-            let left = size - offset;
-            let written = self.cached(file.as_fd(), offset, left, &mut 0, pause, reader)?;
-            return Ok(offset + written);
+        if refused && !paused && done < all {
+            return self.cached_extents(file.as_fd(), extents, done, pause, reader);
         }
         // The tail was written as a whole block.
-        if offset == size && !size.is_multiple_of(ALIGNMENT as u64) {
+        if done == all && !is_aligned(size) {
             retry_on_intr(|| ftruncate(file, size))?;
         }
-        Ok(offset)
+        Ok(done)
     }
 
     fn written(&self, count: usize) -> Result<(), RestoreError> {
@@ -284,6 +311,22 @@ fn account(
     } else {
         Ok(())
     }
+}
+
+fn is_aligned(position: u64) -> bool {
+    position.is_multiple_of(ALIGNMENT as u64)
+}
+
+/// Whether the extents of a file of this size are whole blocks, as all have that come from holes of a file
+/// system, and so long that the page cache would gain nothing by bringing them together.
+fn are_large(extents: &[Extent], size: u64) -> bool {
+    let some = || extents.iter().filter(|extent| extent.length > 0);
+    let whole = some().all(|extent| {
+        let end = extent.offset + extent.length;
+        is_aligned(extent.offset) && (is_aligned(end) || end == size)
+    });
+    let data: u64 = some().map(|extent| extent.length).sum();
+    whole && data >= some().count() as u64 * DIRECT_SMALL as u64
 }
 
 /// Whether direct writes fit this file's alignment; if so, makes them the file's way.

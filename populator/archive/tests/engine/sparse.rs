@@ -40,7 +40,16 @@ fn every_form() {
     make_sparse(
         &root.join("large-data"),
         16 << 20,
-        &[(2 << 20, random.bytes(10 << 20))],
+        &[(2 << 20, random.bytes(7 << 20))],
+    );
+    // Ends within a block, as what is written past the page cache cannot.
+    make_sparse(
+        &root.join("large-end"),
+        (6 << 20) + 3,
+        &[
+            (1 << 20, random.bytes(200_000)),
+            (4 << 20, random.bytes((2 << 20) + 3)),
+        ],
     );
     fs::write(root.join("dense"), random.bytes(100_000)).unwrap();
     for name in [
@@ -49,6 +58,7 @@ fn every_form() {
         "hole-at-start",
         &long,
         "large-data",
+        "large-end",
         "dense",
         ".",
     ] {
@@ -69,6 +79,7 @@ fn every_form() {
                 "hole-at-start",
                 &long,
                 "large-data",
+                "large-end",
             ] {
                 let blocks =
                     |root: &std::path::Path| fs::metadata(root.join(name)).unwrap().blocks();

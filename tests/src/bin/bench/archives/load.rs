@@ -91,7 +91,7 @@ impl Meter {
             command,
             server,
             // The counters are in hundredths, each rounded by itself.
-            others: (busy - server - command).max(0.0),
+            others: ((busy - server - command) * 100.0).round().max(0.0) / 100.0,
             stolen,
             disk: end.disk.seconds - begin.disk.seconds,
             read: end.disk.read - begin.disk.read,
