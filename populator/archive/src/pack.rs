@@ -452,11 +452,17 @@ const AHEAD: u64 = 8 << 20;
 
 /// Lets the kernel read a part of a file that will be asked for soon.
 fn expect(file: &OwnedFd, from: u64, to: u64) {
-    if let Some(length) = to.checked_sub(from).and_then(NonZeroU64::new) {
+    let mut at = from;
+    while let Some(length) = to.checked_sub(at).and_then(NonZeroU64::new) {
+        let length = length.min(ADVICE);
         // Advice that a file system does not take changes nothing.
-        let _ = fadvise(file, from, Some(length), Advice::WillNeed);
+        let _ = fadvise(file, at, Some(length), Advice::WillNeed);
+        at += length.get();
     }
 }
+
+/// Of a longer advice the kernel may take no more than this, the readahead of a disk as it is delivered.
+const ADVICE: NonZeroU64 = NonZeroU64::new(128 << 10).expect("not zero");
 
 /// Bytes of data in the archive, the padding included.
 fn stored(kind: &Kind) -> u64 {

@@ -1,8 +1,8 @@
 //! The data of files: large and middling ones past the page cache, those in small pieces through it.
 //!
-//! Direct writes of whole megabytes into space that is allocated beforehand cost a fraction of the
-//! CPU time that the page cache takes, tell a full volume before the data are fetched, and leave
-//! nothing dirty that would count against the memory limit of a container.
+//! Direct writes of whole megabytes cost a fraction of the CPU time that the page cache takes, and leave
+//! nothing dirty that would count against the memory limit of a container. Into space that is allocated
+//! beforehand, as for all files without holes, they also tell a full volume before the data are fetched.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -267,7 +267,9 @@ impl<'a> Content<'a> {
             passed += extent.length;
             while offset < end && !refused && !paused {
                 let (mut piece, written) = pieces.next()?;
-                let room = usize::try_from(end - offset).unwrap_or(PIECE).min(PIECE);
+                // No piece goes on behind where the digest of an index is known: a checkpoint may be due.
+                let whole = PIECE as u64 - done % PIECE as u64;
+                let room = usize::try_from(whole.min(end - offset)).unwrap_or(PIECE);
                 let filled = fill(reader, &mut piece.bytes()[..room])?;
                 pieces.write(piece, filled, file, offset)?;
                 offset += filled as u64;
@@ -317,16 +319,17 @@ fn is_aligned(position: u64) -> bool {
     position.is_multiple_of(ALIGNMENT as u64)
 }
 
-/// Whether the extents of a file of this size are whole blocks, as all have that come from holes of a file
-/// system, and so long that the page cache would gain nothing by bringing them together.
+/// Whether the extents of a file of this size are whole blocks, as all are that come from holes of a file
+/// system, and hardly any so short that the page cache would gain by bringing it together with others.
 fn are_large(extents: &[Extent], size: u64) -> bool {
-    let some = || extents.iter().filter(|extent| extent.length > 0);
-    let whole = some().all(|extent| {
+    let whole = extents.iter().all(|extent| {
         let end = extent.offset + extent.length;
         is_aligned(extent.offset) && (is_aligned(end) || end == size)
     });
-    let data: u64 = some().map(|extent| extent.length).sum();
-    whole && data >= some().count() as u64 * DIRECT_SMALL as u64
+    let short = |extent: &&Extent| extent.length < DIRECT_SMALL as u64;
+    let short = extents.iter().filter(short).count() as u64;
+    let data: u64 = extents.iter().map(|extent| extent.length).sum();
+    whole && data >= (short + 1) * PIECE as u64
 }
 
 /// Whether direct writes fit this file's alignment; if so, makes them the file's way.

@@ -135,13 +135,14 @@ impl Crew {
         let cost = file.cost();
         let most = usize::try_from(MEMORY).unwrap_or(usize::MAX);
         let queue = self.shared.lock();
-        let enough = if queue.cost + cost > most {
-            // Room for some more, so that it is not woken for each; one of any size goes alone.
-            (most / 2).min(most.saturating_sub(cost))
-        } else {
-            most
+        let room = match queue.cost + cost {
+            all if all <= most => 0,
+            // Many of them, so that it is not woken for each.
+            _ if cost < most / 16 => most / 2,
+            // One of any size goes alone.
+            _ => cost.min(most),
         };
-        let mut queue = self.wait_until(queue, enough)?;
+        let mut queue = self.wait_until(queue, most - room)?;
         queue.cost += cost;
         queue.files.push_back(file);
         let is_awaited = queue.idle > 0;

@@ -272,6 +272,35 @@ fn what_is_read_again() {
     }
 }
 
+/// The pieces of a file with holes end anywhere, but what is known of its digest at some places only.
+#[test]
+fn what_is_read_again_of_a_file_with_holes() {
+    let original = tempfile::tempdir().unwrap();
+    let mut random = Random(62);
+    let pieces = (0..60).map(|index| (index << 20, random.bytes(300 << 10)));
+    let mut pieces: Vec<_> = pieces.collect();
+    // Behind these, a long one that ends within a block.
+    let last = (22 << 20) + 7;
+    pieces.push((80 << 20, random.bytes(last)));
+    let size = (80 << 20) + last as u64;
+    make_sparse(&original.path().join("sparse"), size, &pieces);
+    for (what, object) in [
+        ("tar", pack::tar(original.path(), &["--format=pax", "-S"])),
+        ("ours", own_format::pack(original.path())),
+    ] {
+        let object = Bytes::from(object);
+        let (to, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let options = with_checkpoints(&scratch.path().join("state"), 1 << 20);
+        let source = Arc::new(Counted::new(&object));
+        let error = attempt(&source, to.path(), &options, 30 << 20).unwrap_err();
+        assert_eq!(error.reason(), "Cancelled", "{what}");
+        let outcome = attempt(&source, to.path(), &options, u64::MAX).unwrap();
+        assert_same(original.path(), to.path());
+        let (from, length) = (outcome.resumed_at.unwrap(), object.len() as u64);
+        assert!(from > length / 2, "{what}: from {from} of {length}");
+    }
+}
+
 /// Entries that replace one another and link to one another, interrupted anywhere.
 #[test]
 fn replaying_makes_the_same_of_entries_that_depend_on_one_another() {
