@@ -72,6 +72,8 @@ fuzz: ## The readers of archives under libFuzzer, 10 minutes each (FUZZ_SECONDS)
 lint: ## Formatting and clippy, warnings refused
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --release --workspace --all-targets -- --deny warnings
+	# A workspace of its own, which nothing else here would notice to be out of date.
+	$(CARGO) metadata --quiet --locked --format-version 1 --manifest-path $(FUZZ)/Cargo.toml >/dev/null
 
 .PHONY: crds
 crds: ## Writes crds/*.yaml anew from the code
