@@ -29,8 +29,8 @@ curl: `curl\nPRESIGNED | ...`. restic and kopia (KOPIA names it) have their repo
 server, and their caches warm. Alone: fetching is curl to\n/dev/null; decoding is libzstd, two \
 threads, from memory to nowhere, if not said otherwise; writing is one file in direct writes of 1 MiB; creating is the \
 same files from\nmemory by two threads. CPU: user and system seconds of all processes of the command; others: of \
-all that is neither command nor\nserver, most of it the kernel's threads of loop devices and journals; both \
-cores: how much of them was used, by whomever. Peak: VmHWM.";
+all that is neither command nor\nserver, most of it the kernel's threads of loop devices and journals; all \
+cores: how much of them was used, by whomever; disk: the one of temporary files. Peak: VmHWM.";
 
 /// A pipeline that people write.
 struct Peer {

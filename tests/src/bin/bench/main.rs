@@ -11,6 +11,9 @@ mod table;
 
 use anyhow::{Result, bail};
 
+/// What can be measured by itself.
+const PARTS: [&str; 3] = ["copies", "archives", "cluster"];
+
 #[tokio::main]
 async fn main() -> Result<()> {
     rustls::crypto::aws_lc_rs::default_provider()
@@ -18,6 +21,12 @@ async fn main() -> Result<()> {
         .ok();
     interruption::watch()?;
     let wanted = std::env::args().nth(1);
+    if let Some(unknown) = wanted.as_ref().filter(|it| !PARTS.contains(&it.as_str())) {
+        bail!(
+            "{unknown:?} is no benchmark; there are {}",
+            PARTS.join(", ")
+        );
+    }
     let wants = |name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
     if wants("copies") {
         let mut rows = Vec::new();

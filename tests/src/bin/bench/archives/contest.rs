@@ -148,7 +148,7 @@ impl Bench<'_> {
         let names = [
             ("CPU, server", "s"),
             ("CPU, loop devices and others", "s"),
-            ("both cores", "%"),
+            ("all cores", "%"),
             ("disk busy", "s"),
             ("disk, read", "MiB"),
             ("disk, written", "MiB"),

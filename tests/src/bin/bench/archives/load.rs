@@ -18,9 +18,10 @@ pub struct Load {
     /// Everything else: the kernel's threads for loop devices, journals and writing back, and what else
     /// the machine does.
     pub others: f64,
-    /// What another machine on the same processor had.
-    pub stolen: f64,
-    /// For how long the disk had something to do.
+    /// All that ran, and what was stolen, as the kernel counts it.
+    pub busy: f64,
+    /// For how long the disk had something to do; 0 where files are on no disk that the kernel names (in
+    /// memory, on btrfs).
     pub disk: f64,
     /// What it read, in MiB.
     pub read: f64,
@@ -31,8 +32,7 @@ pub struct Load {
 impl Load {
     /// Server, others, how much of the cores was used by whomever in percent, disk, read, written.
     pub fn figures(&self) -> [f64; 6] {
-        let busy = self.command + self.server + self.others + self.stolen;
-        let cores = 100.0 * busy / self.available;
+        let cores = 100.0 * self.busy / self.available;
         [
             self.server,
             self.others,
@@ -54,7 +54,7 @@ struct Counters {
     disk: Disk,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Disk {
     seconds: f64,
     read: f64,
@@ -92,7 +92,7 @@ impl Meter {
             server,
             // The counters are in hundredths, each rounded by itself.
             others: ((busy - server - command) * 100.0).round().max(0.0) / 100.0,
-            stolen,
+            busy: busy + stolen,
             disk: end.disk.seconds - begin.disk.seconds,
             read: end.disk.read - begin.disk.read,
             written: end.disk.written - begin.disk.written,
@@ -109,8 +109,7 @@ impl Counters {
             idle,
             stolen,
             server: spent(&server.to_string(), Whose::Own)?,
-            disk: Disk::of(&fs::read_to_string("/proc/diskstats")?, disk)
-                .with_context(|| format!("no disk {}:{}", disk.0, disk.1))?,
+            disk: Disk::of(&fs::read_to_string("/proc/diskstats")?, disk).unwrap_or_default(),
         })
     }
 }

@@ -211,7 +211,7 @@ impl<'a> Runs<'a> {
         })
     }
 
-    /// Data, server and pool are all on the disk of temporary files.
+    /// Data and pool are on the disk of temporary files; mostly the server's files too.
     fn meter(&self) -> Result<Meter> {
         Meter::start(self.serving, &std::env::temp_dir())
     }

@@ -25,6 +25,10 @@ pub const BACKUP: &str = "backup";
 /// How long all may take to be bound, and to be gone.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// How long clients rest after many PVCs: longer than it takes until they may again send as many requests
+/// at once as they are shipped with (10 at 5/s, 30 at 20/s, 100 at 50/s).
+const REST: Duration = Duration::from_secs(10);
+
 /// How long nobody has asked the API server for anything when all is done.
 const QUIET: Duration = Duration::from_secs(3);
 
@@ -224,7 +228,10 @@ impl<'a> Burst<'a> {
             ensure!(left == 0, "{left} PersistentVolumes are left");
             Ok(())
         })
-        .await
+        .await?;
+        let rest = if names.len() > 1 { REST } else { QUIET };
+        tokio::time::sleep(rest).await;
+        Ok(())
     }
 }
 
