@@ -5,6 +5,7 @@
 //! | [`volume_backup`] | an archive that PVCs may name as their data source | users |
 //! | [`backup_store`] | where archives lie, and with what credentials they are read | users |
 //! | [`restore_options`] | what people choose about a restore, in the first and the last of these | users |
+//! | [`cache`] | snapshots that nodes keep of restored volumes, in the same two | users; the controller tells |
 //! | [`volume_restore`] | one PVC being filled, as a person sees it | the controller |
 //! | [`restore_order`] | the work order for one agent, and its answer | controller and agent |
 //! | [`yaml`] | all four as CustomResourceDefinitions, checked in as `crds/*.yaml` | `make crds` |
@@ -16,6 +17,7 @@
 #![allow(clippy::duplicated_attributes)]
 
 pub mod backup_store;
+pub mod cache;
 pub mod restore_options;
 pub mod restore_order;
 pub mod volume_backup;

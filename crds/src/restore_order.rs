@@ -12,6 +12,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::cache::Content;
 use crate::restore_options::RestoreOptions;
 use crate::volume_backup::ResolvedArchive;
 use crate::volume_restore::{Basis, Progress, RestoreResult};
@@ -47,8 +48,8 @@ pub const STORE: &str = "backup.example.com/store";
         priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.spec.nodeName == oldSelf.spec.nodeName && self.spec.claim == oldSelf.spec.claim && self.spec.volume == oldSelf.spec.volume && self.spec.archive == oldSelf.spec.archive && has(self.spec.prime) == has(oldSelf.spec.prime) && (!has(self.spec.prime) || self.spec.prime == oldSelf.spec.prime) && has(self.spec.options) == has(oldSelf.spec.options) && (!has(self.spec.options) || self.spec.options == oldSelf.spec.options)")
-        .message("claim, nodeName, volume, prime, archive and options are fixed; only goal, attempt, paused, access and provisioned may change"),
+    validation = Rule::new("self.spec.nodeName == oldSelf.spec.nodeName && self.spec.claim == oldSelf.spec.claim && self.spec.volume == oldSelf.spec.volume && self.spec.archive == oldSelf.spec.archive && has(self.spec.prime) == has(oldSelf.spec.prime) && (!has(self.spec.prime) || self.spec.prime == oldSelf.spec.prime) && has(self.spec.options) == has(oldSelf.spec.options) && (!has(self.spec.options) || self.spec.options == oldSelf.spec.options) && has(self.spec.content) == has(oldSelf.spec.content) && (!has(self.spec.content) || self.spec.content == oldSelf.spec.content)")
+        .message("claim, nodeName, volume, prime, archive, options and content are fixed; only goal, attempt, paused, access and provisioned may change"),
     validation = Rule::new("!has(self.spec.provisioned) || has(self.spec.prime)").message("provisioned is for orders with prime")
 )]
 #[serde(rename_all = "camelCase")]
@@ -81,6 +82,9 @@ pub struct RestoreOrderSpec {
     /// How it is restored, as the VolumeBackup had it when the archive was pinned.
     #[serde(default)]
     pub options: RestoreOptions,
+    /// What the volume will hold, where another order's may hold the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Content>,
     /// What the restore rests on, for the VolumeRestore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<Basis>,

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use crate::cache::{Cache, CachedSnapshot};
 use crate::restore_options::RestoreOptions;
 
 /// What a user writes: which archive, how old it may be, and how it is restored.
@@ -83,6 +84,11 @@ pub struct VolumeBackupSpec {
     /// How it is restored.
     #[serde(flatten)]
     pub options: RestoreOptions,
+
+    /// Whether nodes keep snapshots of volumes that were restored from it, from which the next PVCs are
+    /// made without reading the archive. Default: none are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
 }
 
 /// A BackupStore in the same namespace.
@@ -111,6 +117,10 @@ pub struct VolumeBackupStatus {
     /// The object as last seen. A restore pins its own, in its VolumeRestore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved: Option<ResolvedArchive>,
+
+    /// What nodes keep of it, as `cache` allows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cached: Vec<CachedSnapshot>,
 }
 
 /// One exact object in a store.

@@ -211,6 +211,10 @@ pub struct RestoreResult {
     /// (digests in an archive that `populator pack` made), `Stream` (the format's own checksums) or
     /// `None`.
     pub verified: String,
+    /// The CSI handle of the snapshot that it was made from, where nothing was fetched: the other figures
+    /// are those of the restore that the snapshot is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_handle: Option<String>,
     /// SHA-256 of the stored object, in hexadecimal.
     #[serde(default)]
     pub sha256: String,

@@ -13,6 +13,7 @@
 //! | [`volume`], [`mount`] | what CSI is told and may answer; the proof that a volume is mounted |
 //! | [`source`] | reading an archive through a signed URL |
 //! | [`progress`], [`failure`], [`report`] | what the order's status says, and how it gets there |
+//! | [`snapshots`], [`copying`] | what is kept of volumes that were filled; making others from it |
 //! | [`record`], [`turns`], [`lock`] | what a node remembers; one order a volume; one agent a node |
 //! | [`lease`], [`capacity`] | that the agent lives and may write; what its drivers have room for |
 //! | [`node`], [`metrics`] | what all orders share; what is counted |
@@ -30,6 +31,7 @@ use crate::telemetry::Telemetry;
 pub mod arguments;
 pub mod attempt;
 pub mod capacity;
+mod copying;
 pub mod decision;
 mod emptying;
 pub mod failure;
@@ -45,6 +47,7 @@ pub mod progress;
 pub mod record;
 pub mod registry;
 pub mod report;
+pub mod snapshots;
 pub mod source;
 pub mod teardown;
 pub mod turns;
@@ -59,6 +62,7 @@ use node::Node;
 use orders::Orders;
 use record::Records;
 use registry::Drivers;
+use snapshots::Snapshots;
 use source::{Clients, Limits};
 
 /// How long a call to a driver may take; kubelet waits as long.
@@ -105,9 +109,11 @@ pub async fn run(
         return Ok(());
     };
     let remembered = records.load()?;
+    let snapshots = Snapshots::open(&arguments.work_dir())?;
     let registry = arguments.kubelet_dir.join("plugins_registry");
     let mut node = Node::new(
         records,
+        snapshots,
         Arc::new(Drivers::new(arguments.sockets(), registry, CALL)),
         clients,
         arguments.concurrency,
@@ -127,10 +133,12 @@ pub async fn run(
         node: arguments.node_name.clone(),
         identity: arguments.identity(),
         drivers,
+        snapshots: node.snapshots.told(),
         fenced,
     };
     let kept = tokio::spawn(keeper.keep(over.clone()));
     let measured = tokio::spawn(capacity::watch(Arc::clone(&node), room, over.clone()));
+    let maintained = tokio::spawn(snapshots::maintain(Arc::clone(&node), over.clone()));
     tracing::info!(node = arguments.node_name, "taking orders");
 
     let orders = Api::namespaced(client, namespace);
@@ -140,7 +148,7 @@ pub async fn run(
         tracing::warn!("volumes are still mounted; the next agent on this node unmounts them");
     }
     over.cancel();
-    for task in [kept, measured] {
+    for task in [kept, measured, maintained] {
         if let Err(error) = task.await {
             tracing::error!(%error, "a part of the agent died");
         }

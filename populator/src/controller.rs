@@ -13,17 +13,19 @@
 //! | [`refusal`], [`ending`] | why a restore cannot begin, or is over, in words |
 //! | [`resolution`] | from a VolumeBackup to one exact object |
 //! | [`steering`] | the node of PVCs that are made from a snapshot or from another PVC |
-//! | [`order`], [`publish`] | building orders and PersistentVolumes |
-//! | [`report`], [`milestone`], [`status`], [`conditions`], [`events`] | what people see |
+//! | [`order`], [`content`], [`publish`] | building orders, with what their volumes will hold, and PersistentVolumes |
+//! | [`report`], [`milestone`], [`status`], [`cached`], [`conditions`], [`events`] | what people see |
 //! | [`memory`], [`metrics`], [`context`], [`api`] | what all of them share |
 //! | [`registration`] | the VolumePopulator object |
 
 pub mod agents;
 pub mod api;
 pub mod arguments;
+pub mod cached;
 pub mod claim;
 pub mod class;
 pub mod conditions;
+pub mod content;
 pub mod context;
 pub mod decision;
 pub mod ending;
@@ -193,6 +195,7 @@ async fn take_work(
                 Key::Backup { namespace, name } => {
                     status::look_at_backup(&context, namespace, name).await;
                 }
+                Key::Cached { namespace, name } => cached::tell(&context, namespace, name).await,
                 Key::Store { namespace, name } => {
                     status::look_at_store(&context, namespace, name).await;
                 }

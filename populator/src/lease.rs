@@ -1,14 +1,19 @@
 //! How an agent says that it lives and what it serves: the contract of agent and controller.
 //!
 //! Each agent holds the Lease `agent-<node>` in the populator's namespace. It is alive while the
-//! Lease is renewed; what it serves stands in the Lease's annotation [`DRIVERS`].
+//! Lease is renewed; what it serves stands in the Lease's annotation [`DRIVERS`], and what it keeps in
+//! [`SNAPSHOTS`].
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// The annotation with [`Drivers`] as JSON.
 pub const DRIVERS: &str = "backup.example.com/drivers";
+
+/// The annotation with [`Snapshots`] as JSON.
+pub const SNAPSHOTS: &str = "backup.example.com/snapshots";
 
 /// The label that every agent's Lease carries, with [`AGENT`] as its value.
 pub const COMPONENT: &str = "backup.example.com/component";
@@ -42,6 +47,23 @@ pub struct Room {
     /// Bytes that one new volume may have at most, where the driver says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maximum_volume_bytes: Option<i64>,
+}
+
+/// Snapshots from which volumes can be made on this node, those that are there for longest first.
+pub type Snapshots = Vec<Snapshot>;
+
+/// What is kept of a volume that was filled.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    /// What is in it.
+    pub content: String,
+    /// The VolumeBackup that it is of, `NAMESPACE/NAME`.
+    pub backup: String,
+    /// Bytes of the smallest volume that can be made from it.
+    pub size_bytes: i64,
+    /// When it goes.
+    pub expires: Timestamp,
 }
 
 fn yes() -> bool {

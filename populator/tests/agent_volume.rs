@@ -9,25 +9,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agent_fakes::bench::{Bench, ETAG, MIB};
 use agent_fakes::driver::{self, Driver, Fault};
-use agent_fakes::store::{Answer, Asked, Store};
-use agent_fakes::{access, archive, nearby, order};
-use crds::restore_order::{Cure, Prime, Provisioned, RestoreOrder, RestoreOrderStatus, State};
+use agent_fakes::store::{Answer, Asked};
+use crds::restore_order::{Cure, Prime, Provisioned, State};
 use csi::v1::volume_capability::access_mode::Mode;
-use populator::agent::attempt::Attempt;
-use populator::agent::failure::AttemptError;
-use populator::agent::metrics::Metrics;
-use populator::agent::node::{Node, Resumption};
-use populator::agent::record::{Made, Record, Records};
+use populator::agent::node::Resumption;
+use populator::agent::record::{Made, Record};
 use populator::agent::registry::Drivers;
-use populator::agent::source::{Clients, Limits};
 use populator::agent::teardown;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-
-const ETAG: &str = "\"pinned\"";
-const MIB: u64 = 1 << 20;
 
 /// The calls of an attempt that goes as it should.
 const GOOD: [&str; 5] = [
@@ -37,89 +30,6 @@ const GOOD: [&str; 5] = [
     "NodeUnpublishVolume",
     "NodeUnstageVolume",
 ];
-
-struct Bench {
-    driver: Driver,
-    store: Store,
-    node: Node,
-    order: RestoreOrder,
-    work: tempfile::TempDir,
-    status: watch::Sender<RestoreOrderStatus>,
-    record: Option<Record>,
-}
-
-impl Bench {
-    async fn new(fault: Fault) -> Self {
-        Self::sized(fault, 64 * MIB, 300_000).await
-    }
-
-    /// A driver whose volumes hold `room` bytes, and an archive of `bytes`.
-    async fn sized(fault: Fault, room: u64, bytes: usize) -> Self {
-        let driver = Driver::start(fault, room);
-        let object = agent_fakes::tar(bytes);
-        let size = object.len();
-        let store = Store::start(object, ETAG).await;
-        let work = tempfile::tempdir().unwrap();
-        let drivers = Drivers::new([].into(), driver.registry(), Duration::from_secs(10));
-        let mut node = Node::new(
-            Records::open(work.path()).unwrap(),
-            Arc::new(drivers),
-            Clients::new(Limits::default(), nearby(), None).unwrap(),
-            4,
-            Metrics::default(),
-        );
-        node.patience = driver::PATIENCE;
-        let order = order(archive(size, ETAG), access(&store.url("s"), 600));
-        Self {
-            driver,
-            store,
-            node,
-            order,
-            work,
-            status: watch::Sender::new(RestoreOrderStatus::default()),
-            record: None,
-        }
-    }
-
-    async fn fill(&mut self) -> Result<(), AttemptError> {
-        self.fill_until(CancellationToken::new()).await
-    }
-
-    async fn fill_until(&mut self, cancel: CancellationToken) -> Result<(), AttemptError> {
-        let (_renew, access) = watch::channel(self.order.spec.access.clone());
-        let attempt = Attempt {
-            node: &self.node,
-            order: &self.order,
-            access,
-            status: &self.status,
-            fetched_before: 7,
-            cancel,
-        };
-        attempt.fill(&mut self.record).await
-    }
-
-    async fn failure(&mut self) -> (String, Cure) {
-        let failure = self.fill().await.unwrap_err().failure();
-        (failure.reason, failure.cure)
-    }
-
-    /// Nothing is mounted, and of the order there is the record alone.
-    fn assert_clean(&self) {
-        assert_eq!(driver::mounts(self.work.path()), Vec::<String>::new());
-        let folder = self.node.records.folder("order-uid");
-        let left: Vec<_> = std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
-        assert_eq!(left, ["record.json"]);
-        let read = self.node.records.load().unwrap();
-        assert_eq!(
-            read.first(),
-            self.record.as_ref(),
-            "the disk has what the process knows"
-        );
-    }
-}
 
 fn content(volume: &Path) -> (String, u64) {
     let hello = std::fs::read_to_string(volume.join("folder/hello")).unwrap();

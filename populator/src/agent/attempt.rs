@@ -12,12 +12,14 @@ use crds::restore_order::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::copying::is_full;
 use super::emptying::Emptied;
 use super::failure::{AttemptError, Worth, made_nothing};
 use super::mount;
 use super::node::Node;
 use super::plugin::{Plugin, Use};
 use super::record::{Filled, Made, Record};
+use super::snapshots::{self, Kept};
 use super::teardown;
 use super::volume::{self, Abilities};
 use crate::choices;
@@ -36,6 +38,8 @@ pub struct Attempt<'a> {
     pub status: &'a watch::Sender<RestoreOrderStatus>,
     /// Bytes that earlier attempts have fetched.
     pub fetched_before: u64,
+    /// What the volume can be made from, in place of the archive.
+    pub copy: Option<Kept>,
     /// Given up, it ends within a second, and leaves nothing mounted.
     pub cancel: CancellationToken,
 }
@@ -89,6 +93,14 @@ impl Attempt<'_> {
     async fn write(&self, record: &mut Option<Record>) -> Result<Filled, AttemptError> {
         let options = self.options()?;
         let goes_on = record.as_ref().is_some_and(|it| self.goes_on(it));
+        if let Some(snapshot) = self.copy.as_ref().filter(|_| !goes_on) {
+            // May be dropped at any await: the record is ahead of it.
+            let copied = Box::pin(self.copied(record, snapshot));
+            let copied = self.cancel.run_until_cancelled(copied).await;
+            if let Some(filled) = copied.ok_or(AttemptError::Cancelled)?? {
+                return Ok(filled);
+            }
+        }
         let written = self.once(record, options.clone()).await;
         self.judge(record, written.as_ref().err(), goes_on);
         let (Err(error), Some(known)) = (&written, record.as_ref()) else {
@@ -163,7 +175,7 @@ impl Attempt<'_> {
         let spec = &volume::wanted(&self.order.spec);
         let given = self.order.spec.provisioned.as_ref();
         let plugin = self.node.plugin(&spec.driver);
-        self.clear(kept).await?;
+        self.clear(kept, None).await?;
 
         let abilities = plugin.abilities().await?;
         if given.is_none() && !abilities.makes_volumes {
@@ -217,8 +229,13 @@ impl Attempt<'_> {
         Ok(mounted)
     }
 
-    /// Takes away what an earlier attempt left, the volume only if this one does not go on with it.
-    async fn clear(&self, kept: &mut Option<Record>) -> Result<(), AttemptError> {
+    /// Takes away what an earlier attempt left, the volume only if this one, which makes its own from the
+    /// snapshot `source` if that is named, does not go on with it.
+    pub(super) async fn clear(
+        &self,
+        kept: &mut Option<Record>,
+        source: Option<&str>,
+    ) -> Result<(), AttemptError> {
         let reported = self.status.borrow().volume.clone();
         if kept.is_none() && reported.is_none() {
             return Ok(());
@@ -228,15 +245,18 @@ impl Attempt<'_> {
         if self.goes_on(record) {
             return Ok(());
         }
-        // A volume of which nothing was ever heard was never written to: it is found again below.
-        if record.made != Made::Perhaps || reported.is_some() {
+        // A volume of which nothing was ever heard was never written to: the same call finds it again.
+        let is_found_again = record.made == Made::Perhaps
+            && record.source.as_deref() == source
+            && reported.is_none();
+        if !is_found_again {
             teardown::delete(self.node, record, reported.as_ref()).await?;
         }
         self.status.send_modify(|status| status.volume = None);
         Ok(())
     }
 
-    async fn create(
+    pub(super) async fn create(
         &self,
         plugin: &Plugin,
         abilities: &Abilities,
@@ -244,7 +264,17 @@ impl Attempt<'_> {
     ) -> Result<MadeVolume, AttemptError> {
         let spec = &self.order.spec.volume;
         failpoint::reached("agent.create.before");
-        let answer = match plugin.create(volume::creation(spec, abilities)).await {
+        let request = volume::creation(spec, abilities, record.source.as_deref());
+        let answer = match plugin.create(request.clone()).await {
+            // What is kept for later goes before what is asked for now.
+            Err(error)
+                if is_full(&error) && snapshots::make_room(self.node, &spec.driver).await =>
+            {
+                plugin.create(request).await
+            }
+            answer => answer,
+        };
+        let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
                 if made_nothing(&error) && record.made == Made::Perhaps {
@@ -261,7 +291,8 @@ impl Attempt<'_> {
             unfit,
         })?;
         record.made = Made::Yes(made.clone());
-        record.mounted = true;
+        // One that is made of a snapshot is complete as it is.
+        record.mounted = record.source.is_none();
         failpoint::reached("agent.adopt.before");
         self.node.records.save(record)?;
         failpoint::reached("agent.adopt.after");

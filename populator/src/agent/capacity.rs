@@ -66,7 +66,18 @@ async fn ask(node: &Node) -> Vec<(String, Room)> {
             node.metrics.clone(),
         );
         match timeout(ANSWER, room(&plugin)).await {
-            Ok(Ok(room)) => Some((name, room)),
+            Ok(Ok(room)) => {
+                // What is kept goes where a volume has no room beside it.
+                let kept = node.snapshots.reclaimable(&name);
+                let available_bytes = room.available_bytes.saturating_add(kept);
+                Some((
+                    name,
+                    Room {
+                        available_bytes,
+                        ..room
+                    },
+                ))
+            }
             Ok(Err(error)) => {
                 tracing::debug!(driver = name, %error, "its room is not known now");
                 None

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::lease::{self as contract, Drivers};
+use crate::lease::{self as contract, Drivers, Snapshots};
 
 /// How often the Lease is renewed.
 const RENEW: Duration = Duration::from_secs(contract::RENEW_SECONDS);
@@ -42,6 +42,8 @@ pub struct Keeper {
     pub identity: String,
     /// What is served, as it changes.
     pub drivers: watch::Receiver<Drivers>,
+    /// What is kept for others, as it changes.
+    pub snapshots: watch::Receiver<Snapshots>,
     /// Where it is told whether writing is forbidden; true at the beginning.
     pub fenced: watch::Sender<bool>,
 }
@@ -54,7 +56,8 @@ impl Keeper {
         while !stop.is_cancelled() {
             let begun = Instant::now();
             let drivers = self.drivers.borrow_and_update().clone();
-            let renewal = timeout(CALL, self.renew(acquired, &drivers));
+            let snapshots = self.snapshots.borrow_and_update().clone();
+            let renewal = timeout(CALL, self.renew(acquired, &drivers, &snapshots));
             let next = match fencing(&self.fenced, held_until, renewal).await {
                 Ok(Ok(_)) => {
                     held_until = begun + HELD;
@@ -78,6 +81,8 @@ impl Keeper {
                 tokio::select! {
                     () = sleep_until(next) => {}
                     () = other_drivers(&mut self.drivers, &drivers) => {}
+                    // Where it ends is told with the next renewal.
+                    Ok(()) = self.snapshots.changed() => {}
                     () = stop.cancelled() => {}
                 }
             };
@@ -85,9 +90,15 @@ impl Keeper {
         }
     }
 
-    async fn renew(&self, acquired: Timestamp, drivers: &Drivers) -> Result<Lease, kube::Error> {
+    async fn renew(
+        &self,
+        acquired: Timestamp,
+        drivers: &Drivers,
+        snapshots: &Snapshots,
+    ) -> Result<Lease, kube::Error> {
         let name = contract::name(&self.node);
-        let object = lease(&name, &self.identity, acquired, Timestamp::now(), drivers);
+        let times = (acquired, Timestamp::now());
+        let object = lease(&name, &self.identity, times, drivers, snapshots);
         let parameters = PatchParams::apply("populator-agent").force();
         self.leases
             .patch(&name, &parameters, &Patch::Apply(object))
@@ -125,9 +136,9 @@ async fn other_drivers(drivers: &mut watch::Receiver<Drivers>, known: &Drivers) 
 fn lease(
     name: &str,
     identity: &str,
-    acquired: Timestamp,
-    now: Timestamp,
+    (acquired, now): (Timestamp, Timestamp),
     drivers: &Drivers,
+    snapshots: &Snapshots,
 ) -> Value {
     json!({
         "apiVersion": "coordination.k8s.io/v1",
@@ -135,7 +146,10 @@ fn lease(
         "metadata": {
             "name": name,
             "labels": {contract::COMPONENT: contract::AGENT},
-            "annotations": {contract::DRIVERS: json!(drivers).to_string()},
+            "annotations": {
+                contract::DRIVERS: json!(drivers).to_string(),
+                contract::SNAPSHOTS: json!(snapshots).to_string(),
+            },
         },
         "spec": {
             "holderIdentity": identity,
@@ -160,7 +174,7 @@ mod tests {
         };
         let drivers = Drivers::from([("d.example.com".to_owned(), room)]);
         let now = Timestamp::from_second(1_767_225_600).unwrap();
-        let made = lease("agent-n", "pod", now, now, &drivers);
+        let made = lease("agent-n", "pod", (now, now), &drivers, &Snapshots::new());
         let read: Lease = serde_json::from_value(made).unwrap();
         let (spec, metadata) = (read.spec.unwrap(), read.metadata);
         assert_eq!(spec.renew_time.unwrap().0, now);

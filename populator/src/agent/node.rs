@@ -11,6 +11,7 @@ use super::places::Places;
 use super::plugin::{Patience, Plugin};
 use super::record::Records;
 use super::registry::Drivers;
+use super::snapshots::Snapshots;
 use super::source::Clients;
 use super::volume::Pod;
 
@@ -42,6 +43,8 @@ impl Default for Resumption {
 pub struct Node {
     /// What this node remembers.
     pub records: Records,
+    /// What it keeps of volumes that were filled.
+    pub snapshots: Snapshots,
     /// Its CSI drivers.
     pub drivers: Arc<Drivers>,
     /// How long a driver is waited for.
@@ -66,6 +69,7 @@ impl Node {
     /// A node where `concurrency` volumes are filled at once.
     pub fn new(
         records: Records,
+        snapshots: Snapshots,
         drivers: Arc<Drivers>,
         clients: Clients,
         concurrency: u16,
@@ -73,6 +77,7 @@ impl Node {
     ) -> Self {
         Self {
             records,
+            snapshots,
             drivers,
             patience: Patience::default(),
             clients: Arc::new(clients),

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 
-use crds::restore_order::RestoreOrder;
+use crds::restore_order::{OrderVolume, RestoreOrder};
 use futures::TryStreamExt as _;
 use kube::Api;
 use kube::runtime::watcher::{self, Event};
@@ -24,10 +24,10 @@ pub struct Orders {
     api: Api<RestoreOrder>,
     fenced: watch::Receiver<bool>,
     stop: CancellationToken,
-    turns: Turns,
+    turns: Turns<(String, String)>,
     /// Records whose orders have not been seen yet, with the turns that they hold: nobody else may
-    /// begin with a volume that an earlier process has left.
-    remembered: HashMap<String, (Record, Turn)>,
+    /// begin with a volume that an earlier process has left, or fetch what it has fetched in part.
+    remembered: HashMap<String, (Record, Turn, Option<Turn>)>,
     workers: HashMap<String, watch::Sender<Sight>>,
     tasks: TaskTracker,
 }
@@ -45,8 +45,11 @@ impl Orders {
         let remembered = records
             .into_iter()
             .map(|record| {
-                let turn = turns.take(&record.volume);
-                (record.uid.clone(), (record, turn))
+                let turn = turns.take(volume(&record.volume));
+                let goes_on = record.is_worth_keeping() && node.records.state(&record.uid).is_dir();
+                let content = record.content.as_deref().filter(|_| goes_on);
+                let line = content.map(|content| node.snapshots.line(content));
+                (record.uid.clone(), (record, turn, line))
             })
             .collect();
         Self {
@@ -113,11 +116,12 @@ impl Orders {
             return;
         }
         let name = order.metadata.name.clone().unwrap_or_default();
-        let (record, turn) = match self.remembered.remove(&uid) {
-            Some((record, turn)) => (Some(record), turn),
-            None => (None, self.turns.take(&order.spec.volume)),
+        let (record, turn, line) = match self.remembered.remove(&uid) {
+            Some((record, turn, line)) => (Some(record), turn, line),
+            None => (None, self.turns.take(volume(&order.spec.volume)), None),
         };
-        self.start(uid, &name, Some(Arc::new(order)), record, turn);
+        let worker = self.worker(&uid, &name, Some(Arc::new(order)), record);
+        self.tasks.spawn(worker.run(turn, line));
     }
 
     /// What is in no list is gone.
@@ -127,13 +131,14 @@ impl Orders {
                 worker.send_replace(None);
             }
         }
-        for (uid, (record, turn)) in std::mem::take(&mut self.remembered) {
+        for (uid, (record, turn, _)) in std::mem::take(&mut self.remembered) {
             let name = record.order.clone();
-            self.start(uid, &name, None, Some(record), turn);
+            let worker = self.worker(&uid, &name, None, Some(record));
+            self.tasks.spawn(worker.run(turn, None));
         }
     }
 
-    fn start(&mut self, uid: String, name: &str, sight: Sight, record: Option<Record>, turn: Turn) {
+    fn worker(&mut self, uid: &str, name: &str, sight: Sight, record: Option<Record>) -> Worker {
         let (sender, sight) = watch::channel(sight);
         let around = Surroundings {
             sight,
@@ -141,8 +146,12 @@ impl Orders {
             stop: self.stop.clone(),
         };
         let (node, api) = (Arc::clone(&self.node), self.api.clone());
-        let worker = Worker::new(node, api, name, around, record);
-        self.tasks.spawn(worker.run(turn));
-        self.workers.insert(uid, sender);
+        self.workers.insert(uid.to_owned(), sender);
+        Worker::new(node, api, name, around, record)
     }
+}
+
+/// Which volume: the driver's name and the volume's.
+fn volume(volume: &OrderVolume) -> (String, String) {
+    (volume.driver.clone(), volume.name.clone())
 }

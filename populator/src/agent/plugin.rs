@@ -15,10 +15,11 @@ use csi::v1::node_client::NodeClient;
 use csi::v1::node_service_capability::{self, rpc as node_rpc};
 use csi::v1::plugin_capability::{self, service};
 use csi::v1::{
-    ControllerGetCapabilitiesRequest, CreateVolumeRequest, DeleteVolumeRequest, GetCapacityRequest,
-    GetCapacityResponse, GetPluginCapabilitiesRequest, NodeGetCapabilitiesRequest,
-    NodeGetInfoRequest, NodePublishVolumeRequest, NodeStageVolumeRequest,
-    NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest, Topology, Volume,
+    ControllerGetCapabilitiesRequest, CreateSnapshotRequest, CreateVolumeRequest,
+    DeleteSnapshotRequest, DeleteVolumeRequest, GetCapacityRequest, GetCapacityResponse,
+    GetPluginCapabilitiesRequest, NodeGetCapabilitiesRequest, NodeGetInfoRequest,
+    NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest,
+    NodeUnstageVolumeRequest, Snapshot, Topology, Volume,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
@@ -139,6 +140,7 @@ impl Plugin {
                 && controller.contains(&controller_rpc::Type::CreateDeleteVolume),
             controller_modes: controller.contains(&controller_rpc::Type::SingleNodeMultiWriter),
             tells_capacity: controller.contains(&controller_rpc::Type::GetCapacity),
+            snapshots: controller.contains(&controller_rpc::Type::CreateDeleteSnapshot),
             stages: node.contains(&node_rpc::Type::StageUnstageVolume),
             node_modes: node.contains(&node_rpc::Type::SingleNodeMultiWriter),
             topology,
@@ -253,6 +255,38 @@ impl Plugin {
         };
         self.call(Rpc::DeleteVolume, request, async |channel, request| {
             ControllerClient::new(channel).delete_volume(request).await
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Makes a snapshot of a volume, or finds the one of that name.
+    pub async fn snapshot(&self, name: &str, volume: &str) -> Result<Option<Snapshot>, CallError> {
+        let request = CreateSnapshotRequest {
+            source_volume_id: volume.to_owned(),
+            name: name.to_owned(),
+            ..CreateSnapshotRequest::default()
+        };
+        let answer = self
+            .call(Rpc::CreateSnapshot, request, async |channel, request| {
+                ControllerClient::new(channel)
+                    .create_snapshot(request)
+                    .await
+            })
+            .await?;
+        Ok(answer.snapshot)
+    }
+
+    /// Deletes a snapshot; fine if it is gone.
+    pub async fn delete_snapshot(&self, handle: &str) -> Result<(), CallError> {
+        let request = DeleteSnapshotRequest {
+            snapshot_id: handle.to_owned(),
+            ..DeleteSnapshotRequest::default()
+        };
+        self.call(Rpc::DeleteSnapshot, request, async |channel, request| {
+            ControllerClient::new(channel)
+                .delete_snapshot(request)
+                .await
         })
         .await
         .map(drop)

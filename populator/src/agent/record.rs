@@ -35,6 +35,12 @@ pub struct Record {
     pub uid: String,
     /// The volume that it wants, so that it can be deleted when the order is gone.
     pub volume: OrderVolume,
+    /// What it will hold, where others may hold the same: the key of a content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// The snapshot that it is made of, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// Whether there is a volume.
     pub made: Made,
     /// Whether it may be staged or published.
@@ -94,6 +100,8 @@ impl Record {
             order: order.metadata.name.clone().unwrap_or_default(),
             uid: order.metadata.uid.clone().unwrap_or_default(),
             volume: order.spec.volume.clone(),
+            content: order.spec.content.as_ref().map(|it| it.key.clone()),
+            source: None,
             made: given.map_or(Made::Perhaps, |it| Made::Given(it.volume.clone())),
             mounted: false,
             spoiled: false,
@@ -138,7 +146,7 @@ pub struct RecordError {
     pub source: io::Error,
 }
 
-trait Context<T> {
+pub(super) trait Context<T> {
     fn context(self, what: &'static str, path: &Path) -> Result<T, RecordError>;
 }
 
@@ -240,14 +248,7 @@ impl Records {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error).context("making", &folder),
         }
-        let (path, next) = (folder.join(FILE), folder.join("record.json.next"));
-        let json = serde_json::to_vec_pretty(record)
-            .map_err(io::Error::from)
-            .context("writing", &path)?;
-        fs::write(&next, json).context("writing", &next)?;
-        sync(&next)?;
-        fs::rename(&next, &path).context("renaming", &next)?;
-        sync(&folder)
+        write(&folder, FILE, record)
     }
 
     /// Makes the staging folder.
@@ -278,13 +279,34 @@ impl Records {
         self.remove_mounts(uid)?;
         self.remove_state(uid)?;
         let folder = self.folder(uid);
-        for name in ["record.json.next", FILE] {
-            let path = folder.join(name);
-            gone(fs::remove_file(&path)).context("removing", &path)?;
-        }
+        remove(&folder, FILE)?;
         remove_folder(&folder)?;
         sync(&self.folder)
     }
+}
+
+/// Writes a file; it is durable when this returns, and never there in part.
+pub(super) fn write(folder: &Path, name: &str, value: &impl Serialize) -> Result<(), RecordError> {
+    let (path, next) = (folder.join(name), next(folder, name));
+    let json = serde_json::to_vec_pretty(value)
+        .map_err(io::Error::from)
+        .context("writing", &path)?;
+    fs::write(&next, json).context("writing", &next)?;
+    sync(&next)?;
+    fs::rename(&next, &path).context("renaming", &next)?;
+    sync(folder)
+}
+
+/// Removes a file, with what a crash has left of its successor.
+pub(super) fn remove(folder: &Path, name: &str) -> Result<(), RecordError> {
+    for path in [next(folder, name), folder.join(name)] {
+        gone(fs::remove_file(&path)).context("removing", &path)?;
+    }
+    sync(folder)
+}
+
+fn next(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.next"))
 }
 
 fn remove_folder(path: &Path) -> Result<(), RecordError> {

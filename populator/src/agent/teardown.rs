@@ -72,7 +72,7 @@ pub async fn delete(
 /// finds it, or makes it now, so that it can be deleted.
 async fn learn(plugin: &Plugin, record: &Record) -> Result<Option<String>, AttemptError> {
     let abilities = plugin.abilities().await?;
-    let request = volume::creation(&record.volume, &abilities);
+    let request = volume::creation(&record.volume, &abilities, record.source.as_deref());
     match plugin.create(request).await {
         Ok(Some(volume)) if !volume.volume_id.is_empty() => Ok(Some(volume.volume_id)),
         Ok(_) => Err(AttemptError::Unfit {

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use crds::restore_order::{MadeVolume, OrderVolume, RestoreOrderSpec, VolumeMode};
 use csi::v1::volume_capability::access_mode::Mode;
 use csi::v1::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
+use csi::v1::volume_content_source::{SnapshotSource, Type};
 use csi::v1::{
     CapacityRange, CreateVolumeRequest, Topology, TopologyRequirement, Volume, VolumeCapability,
+    VolumeContentSource,
 };
 
 /// What a driver and its node have to offer.
@@ -22,6 +24,8 @@ pub struct Abilities {
     pub controller_modes: bool,
     /// It says how much room it has.
     pub tells_capacity: bool,
+    /// It makes snapshots at this socket, and volumes of them.
+    pub snapshots: bool,
     /// Its node service stages.
     pub stages: bool,
     /// Its node service tells apart the writers of one node.
@@ -71,8 +75,12 @@ pub struct Pod {
     pub service_account: String,
 }
 
-/// What CreateVolume shall make.
-pub fn creation(volume: &OrderVolume, abilities: &Abilities) -> CreateVolumeRequest {
+/// What CreateVolume shall make: of the snapshot `source`, if one is named.
+pub fn creation(
+    volume: &OrderVolume,
+    abilities: &Abilities,
+    source: Option<&str>,
+) -> CreateVolumeRequest {
     let here = abilities.topology.clone();
     CreateVolumeRequest {
         name: volume.name.clone(),
@@ -86,6 +94,11 @@ pub fn creation(volume: &OrderVolume, abilities: &Abilities) -> CreateVolumeRequ
             .map(|mode| capability(volume, requested(mode, abilities.controller_modes)))
             .collect(),
         parameters: volume.parameters.clone(),
+        volume_content_source: source.map(|snapshot| VolumeContentSource {
+            r#type: Some(Type::Snapshot(SnapshotSource {
+                snapshot_id: snapshot.to_owned(),
+            })),
+        }),
         accessibility_requirements: here.map(|here| TopologyRequirement {
             requisite: vec![here.clone()],
             preferred: vec![here],
@@ -252,7 +265,7 @@ mod tests {
             "ReadOnlyMany",
             "ReadWriteMany",
         ];
-        let plain = creation(&wanted(&all), &Abilities::default());
+        let plain = creation(&wanted(&all), &Abilities::default(), None);
         assert_eq!(
             modes(&plain.volume_capabilities),
             [
@@ -267,7 +280,7 @@ mod tests {
             ..Abilities::default()
         };
         assert_eq!(
-            modes(&creation(&wanted(&all[..2]), &able).volume_capabilities),
+            modes(&creation(&wanted(&all[..2]), &able, None).volume_capabilities),
             [Mode::SingleNodeMultiWriter, Mode::SingleNodeSingleWriter]
         );
         let fill = |modes: &[&str], node_modes| {
@@ -294,7 +307,7 @@ mod tests {
 
     #[test]
     fn the_request_says_all_that_the_order_does() {
-        let request = creation(&wanted(&["ReadWriteOnce"]), &here());
+        let request = creation(&wanted(&["ReadWriteOnce"]), &here(), None);
         assert_eq!(request.name, "pvc-1");
         assert_eq!(request.parameters["pool"], "fast");
         let range = request.capacity_range.unwrap();
@@ -313,14 +326,16 @@ mod tests {
             volume_mode: VolumeMode::Block,
             ..wanted(&["ReadWriteOnce"])
         };
-        let asked = creation(&device, &here()).volume_capabilities.remove(0);
+        let asked = creation(&device, &here(), None)
+            .volume_capabilities
+            .remove(0);
         for capability in [asked, filling(&device, &here())] {
             assert_eq!(
                 capability.access_type,
                 Some(AccessType::Block(BlockVolume {}))
             );
         }
-        let anywhere = creation(&wanted(&["ReadWriteOnce"]), &Abilities::default());
+        let anywhere = creation(&wanted(&["ReadWriteOnce"]), &Abilities::default(), None);
         assert_eq!(anywhere.accessibility_requirements, None);
     }
 

@@ -16,6 +16,7 @@ use super::node::Node;
 use super::places::Wish;
 use super::record::{Filled, Record};
 use super::report::Reporter;
+use super::snapshots::{self, Kept, Share};
 use super::teardown;
 use super::turns::Turn;
 use crate::failpoint;
@@ -76,6 +77,8 @@ pub struct Worker {
     around: Surroundings,
     record: Option<Record>,
     reporter: Reporter,
+    /// A place in the line for its content, taken before anybody else's.
+    line: Option<Turn>,
 }
 
 impl Worker {
@@ -99,11 +102,14 @@ impl Worker {
             around,
             record,
             reporter,
+            line: None,
         }
     }
 
-    /// Works until there is nothing left to do.
-    pub async fn run(mut self, turn: Turn) {
+    /// Works until there is nothing left to do, once it is its `turn`; with a place in the `line` for its
+    /// content, if it has one already.
+    pub async fn run(mut self, turn: Turn, line: Option<Turn>) {
+        self.line = line;
         let stop = self.around.stop.clone();
         let Some(_turn) = stop.run_until_cancelled(turn.held()).await else {
             return;
@@ -209,6 +215,11 @@ impl Worker {
         cancel: CancellationToken,
     ) -> Result<(), StepError> {
         let node = Arc::clone(&self.node);
+        // Before a place is taken: who waits for others holds none.
+        let share = self.share(order);
+        let Some(share) = cancel.run_until_cancelled(share).await else {
+            return Ok(());
+        };
         let wish = Wish {
             namespace: order.spec.claim.namespace.clone(),
             priority: order.spec.priority,
@@ -229,6 +240,10 @@ impl Worker {
             access,
             status,
             fetched_before,
+            copy: match &share {
+                Share::Copy(kept) => Some(Kept::clone(kept)),
+                Share::Alone | Share::First(_) => None,
+            },
             cancel,
         };
         node.metrics.running.inc();
@@ -245,11 +260,39 @@ impl Worker {
         node.room_changed.notify_one();
         match filled {
             // The record says so, and the next step reports it.
-            Ok(()) => tracing::info!(order = self.name(), "filled"),
+            Ok(()) => {
+                tracing::info!(order = self.name(), "filled");
+                self.keep(order, &share).await;
+            }
             Err(error) if error.is_cancelled() => tracing::info!(order = self.name(), "given up"),
             Err(error) => self.report_failed(order, &error),
         }
         Ok(())
+    }
+
+    /// What it has to do with other orders of its content.
+    async fn share(&mut self, order: &RestoreOrder) -> Share {
+        let line = self.line.take();
+        let snapshots = &self.node.snapshots;
+        match &order.spec.content {
+            Some(content) => {
+                let line = line.unwrap_or_else(|| snapshots.line(&content.key));
+                snapshots.share(content, &order.spec.volume, line).await
+            }
+            None => Share::Alone,
+        }
+    }
+
+    /// Keeps a snapshot of the volume, before anybody can write to it, where that serves others.
+    async fn keep(&self, order: &RestoreOrder, share: &Share) {
+        let filled = self.record.as_ref().and_then(|it| it.filled.as_ref());
+        let (Some(content), Some(filled)) = (&order.spec.content, filled) else {
+            return;
+        };
+        let is_copy = filled.result.snapshot_handle.is_some();
+        if !is_copy && (content.cache.is_some() || share.is_awaited()) {
+            snapshots::keep(&self.node, &order.spec.volume.driver, content, filled).await;
+        }
     }
 
     /// Says that an attempt begins, before anything of an earlier one is taken away: from then on

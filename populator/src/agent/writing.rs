@@ -139,6 +139,7 @@ fn of_entries(outcome: &Outcome, fetched: u64, fetched_before: u64) -> RestoreRe
         seconds: seconds(outcome.elapsed),
         verified: outcome.verified.to_string(),
         sha256: outcome.sha256.clone(),
+        snapshot_handle: None,
         left_out: signed(outcome.left_out),
         omitted: sentences(&outcome.omitted, "left out of"),
         not_restored: sentences(&outcome.lost, "not restored for"),

@@ -6,7 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt as _;
 
-use crate::lease::{self, Drivers};
+use super::cached;
+use crate::lease::{self, Drivers, Snapshots};
 
 /// The agents with a Lease, by node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,20 +20,17 @@ pub struct Agent {
     pub alive: bool,
     /// What it serves.
     pub drivers: Drivers,
+    /// What it keeps.
+    pub snapshots: Snapshots,
 }
 
 impl Agents {
     /// Reads the Leases of the populator's namespace, as of `now`.
     pub fn read<'a>(leases: impl IntoIterator<Item = &'a Lease>, now: Timestamp) -> Self {
-        let prefix = lease::name("");
         Self(
             leases
                 .into_iter()
-                .filter_map(|lease| {
-                    let name = lease.name_any();
-                    let node = name.strip_prefix(&prefix)?;
-                    Some((node.to_owned(), Agent::read(lease, now)))
-                })
+                .filter_map(|lease| Some((cached::node(lease)?, Agent::read(lease, now))))
                 .collect(),
         )
     }
@@ -71,6 +69,17 @@ impl Agents {
         serving.get(sum.checked_rem(serving.len())?).copied()
     }
 
+    /// A node that keeps this, of those that can make a volume of it and pass `allowed`.
+    pub fn keeping(
+        &self,
+        driver: &str,
+        kept: Kept<'_>,
+        allowed: impl Fn(&str) -> bool,
+    ) -> Option<&str> {
+        let keeps = |node: &str| self.0.get(node).is_some_and(|agent| agent.keeps(kept));
+        self.roomiest(driver, kept.required, |node| keeps(node) && allowed(node))
+    }
+
     /// The node with the most room for `driver`, of those that can make a volume of `required`
     /// bytes and pass `allowed`.
     pub fn roomiest(
@@ -96,7 +105,26 @@ impl Agents {
     }
 }
 
+/// What a node must keep to be chosen for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept<'a> {
+    /// The key of the content.
+    pub content: &'a str,
+    /// Bytes of the volume.
+    pub required: u64,
+    /// The time.
+    pub now: Timestamp,
+}
+
 impl Agent {
+    fn keeps(&self, kept: Kept<'_>) -> bool {
+        self.snapshots.iter().any(|it| {
+            it.content == kept.content
+                && it.expires > kept.now
+                && it.size_bytes.unsigned_abs() <= kept.required
+        })
+    }
+
     fn read(lease: &Lease, now: Timestamp) -> Self {
         let alive = lease.spec.as_ref().is_some_and(|spec| {
             let seconds = spec
@@ -114,7 +142,11 @@ impl Agent {
             .get(lease::DRIVERS)
             .and_then(|json| serde_json::from_str(json).ok())
             .unwrap_or_default();
-        Self { alive, drivers }
+        Self {
+            alive,
+            drivers,
+            snapshots: cached::told(lease),
+        }
     }
 }
 

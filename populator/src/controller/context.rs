@@ -35,6 +35,13 @@ pub enum Key {
         /// Its name.
         name: String,
     },
+    /// What nodes keep of a VolumeBackup.
+    Cached {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
     /// What is seen of a BackupStore.
     Store {
         /// Its namespace.

@@ -10,6 +10,7 @@ use kube::ResourceExt as _;
 
 use super::claim::Claim;
 use super::class::Class;
+use super::content;
 use super::resolution::Pinned;
 use crate::store::SignedUrl;
 
@@ -58,6 +59,11 @@ pub fn build(
             provisioned: None,
             archive: pinned.archive.clone(),
             options: pinned.options.clone(),
+            // What a driver's own provisioner makes, an agent can neither copy nor keep.
+            content: match prime {
+                None => content::of(claim, class, pinned),
+                Some(_) => None,
+            },
             basis: Some(Basis {
                 retry: claim.retry.clone(),
                 ..pinned.basis.clone()

@@ -293,10 +293,15 @@ fn restored(order: Option<&RestoreOrder>) -> String {
         VolumeMode::Filesystem => format!(" in {} entries", result.entries),
         VolumeMode::Block => String::new(),
     };
+    let (size, url) = (units::bytes(written), &order.spec.archive.url);
+    if result.snapshot_handle.is_some() {
+        return format!(
+            "{size}{entries} of {url} are in a copy of a volume that was restored before on the same \
+             node; nothing was fetched, {verified} then{lost}"
+        );
+    }
     format!(
-        "{}{entries} restored from {} in {} ({}), {verified}{lost}",
-        units::bytes(written),
-        order.spec.archive.url,
+        "{size}{entries} restored from {url} in {} ({}), {verified}{lost}",
         units::duration(Duration::from_secs(number(result.seconds))),
         units::rate(written / seconds),
     )

@@ -11,6 +11,7 @@ pub use point_in_time::PointInTime;
 
 use std::sync::Arc;
 
+use crds::cache::Cache;
 use crds::restore_order::STORE;
 use crds::volume_backup::ResolvedArchive;
 use crds::volume_restore::Basis;
@@ -34,6 +35,8 @@ pub struct Pinned {
     pub archive: ResolvedArchive,
     /// How it is to be restored.
     pub options: RestoreOptions,
+    /// What may be kept of volumes that hold it.
+    pub cache: Option<Cache>,
     /// The VolumeBackup, as it was read.
     pub basis: Basis,
     /// How it is known to be no newer than was asked for.
@@ -116,6 +119,7 @@ async fn pin(
     Ok(Pinned {
         archive: archive(&chosen.url, &chosen.found),
         options: options.clone(),
+        cache: backup.spec.cache,
         basis: basis(backup),
         point_in_time: chosen.point_in_time,
         store: store.name_any(),

@@ -79,7 +79,11 @@ pub async fn tell_backup(
     backup: &VolumeBackup,
     outcome: &Result<Pinned, Refusal>,
 ) {
-    let before = backup.status.clone().unwrap_or_default();
+    let before = VolumeBackupStatus {
+        // Others write that.
+        cached: Vec::new(),
+        ..backup.status.clone().unwrap_or_default()
+    };
     let status = backup_status(
         &before,
         outcome.as_ref(),

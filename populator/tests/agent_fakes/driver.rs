@@ -50,6 +50,7 @@ struct Inner {
     uses: Vec<VolumeCapability>,
     errors: HashMap<&'static str, VecDeque<Status>>,
     volumes: BTreeMap<String, String>,
+    snapshots: BTreeMap<String, String>,
     made: usize,
     bytes: u64,
 }
@@ -76,7 +77,7 @@ impl Driver {
     /// A driver that serves on a socket and has registered itself in [`Self::registry`].
     pub fn start(fault: Fault, bytes: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["volumes", "registry"] {
+        for name in ["volumes", "snapshots", "registry"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
         let inner = Inner {
@@ -112,6 +113,7 @@ impl Driver {
         Service {
             inner: Arc::clone(&self.inner),
             volumes: self.volumes(),
+            snapshots: self.folder.0.path().join("snapshots"),
         }
     }
 
@@ -160,6 +162,17 @@ impl Driver {
             .collect()
     }
 
+    /// The handles of the snapshots that exist.
+    pub fn snapshots(&self) -> Vec<String> {
+        let inner = self.inner.lock().unwrap();
+        inner.snapshots.values().cloned().collect()
+    }
+
+    /// Loses all snapshots.
+    pub fn lose_snapshots(&self) {
+        self.inner.lock().unwrap().snapshots.clear();
+    }
+
     /// Where the driver itself has a volume mounted.
     pub fn volume(&self, handle: &str) -> PathBuf {
         self.volumes().join(handle)
@@ -196,6 +209,7 @@ impl Registration for Registered {
 struct Service {
     inner: Arc<Mutex<Inner>>,
     volumes: PathBuf,
+    snapshots: PathBuf,
 }
 
 impl Service {
@@ -227,6 +241,19 @@ fn gone(path: &str) -> Result<(), Status> {
         return Ok(());
     }
     unmount(path, UnmountFlags::empty()).map_err(io)
+}
+
+/// All that is in a folder, into another one.
+fn copy(from: &Path, to: &Path) -> Result<(), Status> {
+    let copied = std::process::Command::new("cp")
+        .args(["--archive", "--no-target-directory"])
+        .args([from, to])
+        .status();
+    if copied.map_err(io)?.success() {
+        Ok(())
+    } else {
+        Err(Status::internal("cp failed"))
+    }
 }
 
 fn here(node: &str) -> Topology {
@@ -276,6 +303,7 @@ impl Controller for Service {
         };
         let mut able = vec![
             controller_rpc::Type::CreateDeleteVolume,
+            controller_rpc::Type::CreateDeleteSnapshot,
             controller_rpc::Type::GetCapacity,
         ];
         if self.fault() != Fault::Old {
@@ -307,6 +335,15 @@ impl Controller for Service {
         let mut inner = self.inner.lock().unwrap();
         let name = request.name.clone();
         let required = request.capacity_range.unwrap().required_bytes;
+        let source = request.volume_content_source.clone();
+        let source = source.and_then(|source| match source.r#type? {
+            volume_content_source::Type::Snapshot(snapshot) => Some(snapshot.snapshot_id),
+            volume_content_source::Type::Volume(_) => None,
+        });
+        let is_known = |id: &String| inner.snapshots.values().any(|known| known == id);
+        if source.as_ref().is_some_and(|id| !is_known(id)) {
+            return Err(Status::not_found("no such snapshot"));
+        }
         inner.requests.push(request);
         if !inner.volumes.contains_key(&name) {
             inner.made += 1;
@@ -323,6 +360,9 @@ impl Controller for Service {
                 Some(size.as_c_str()),
             )
             .map_err(io)?;
+            if let Some(source) = source {
+                copy(&self.snapshots.join(source), &path)?;
+            }
             inner.volumes.insert(name.clone(), handle);
         }
         Ok(Response::new(CreateVolumeResponse {
@@ -340,6 +380,41 @@ impl Controller for Service {
                 ..Volume::default()
             }),
         }))
+    }
+
+    async fn create_snapshot(
+        &self,
+        request: Request<CreateSnapshotRequest>,
+    ) -> Result<Response<CreateSnapshotResponse>, Status> {
+        self.called("CreateSnapshot")?;
+        let request = request.into_inner();
+        let mut inner = self.inner.lock().unwrap();
+        if !inner.snapshots.contains_key(&request.name) {
+            let handle = format!("snapshot-{}", request.name);
+            let path = self.snapshots.join(&handle);
+            std::fs::create_dir(&path).map_err(io)?;
+            copy(&self.volumes.join(request.source_volume_id), &path)?;
+            inner.snapshots.insert(request.name.clone(), handle);
+        }
+        Ok(Response::new(CreateSnapshotResponse {
+            snapshot: Some(Snapshot {
+                snapshot_id: inner.snapshots[&request.name].clone(),
+                size_bytes: 1 << 20,
+                ready_to_use: true,
+                ..Snapshot::default()
+            }),
+        }))
+    }
+
+    async fn delete_snapshot(
+        &self,
+        request: Request<DeleteSnapshotRequest>,
+    ) -> Result<Response<DeleteSnapshotResponse>, Status> {
+        self.called("DeleteSnapshot")?;
+        let handle = request.into_inner().snapshot_id;
+        let mut inner = self.inner.lock().unwrap();
+        inner.snapshots.retain(|_, known| *known != handle);
+        Ok(Response::new(DeleteSnapshotResponse::default()))
     }
 
     async fn delete_volume(

@@ -4,6 +4,7 @@
 // Each test program uses some of it.
 #![allow(dead_code)]
 
+pub mod bench;
 pub mod driver;
 pub mod store;
 
@@ -76,6 +77,7 @@ pub fn order(archive: ResolvedArchive, access: SignedAccess) -> RestoreOrder {
             },
             archive,
             options: RestoreOptions::default(),
+            content: None,
             basis: None,
             access,
         },

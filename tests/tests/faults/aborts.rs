@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use crds::{RestoreOrder, VolumeRestore};
 use k8s_openapi::api::{core::v1::PersistentVolumeClaim, storage::v1::VolumeAttachment};
 use kube::{
@@ -57,6 +57,7 @@ async fn aborted(world: &World) -> Result<()> {
     cloned(world, &tenant)
         .await
         .context("a PVC made from another")?;
+    cached(&tenant).await.context("a snapshot that is kept")?;
 
     let hit = |name: &&&str| {
         let folders = fail_points(world);
@@ -264,6 +265,27 @@ async fn cloned(world: &World, tenant: &Tenant<'_>) -> Result<()> {
     .await?;
     gone(tenant, &copy).await?;
     gone(tenant, &original).await
+}
+
+/// Every abort costs a snapshot, and no more than that.
+async fn cached(tenant: &Tenant<'_>) -> Result<()> {
+    let cache = serde_json::json!({"cache": {"timeToLiveSeconds": 60}});
+    tenant.backup_as("cached", "archive", cache).await?;
+    let wish = Wish {
+        backup: Some("cached"),
+        ..Wish::BACKUP
+    };
+    for number in 1..=8 {
+        let name = format!("cached-{number}");
+        let claim = tenant.claim(&name, &wish).await?;
+        let restore = tenant.completed(&name, WAIT).await?;
+        gone(tenant, &claim).await?;
+        let result = restore.status.and_then(|status| status.result);
+        if result.is_some_and(|result| result.snapshot_handle.is_some()) {
+            return Ok(());
+        }
+    }
+    bail!("no PVC was made from a snapshot")
 }
 
 async fn gone(tenant: &Tenant<'_>, claim: &Claim) -> Result<()> {

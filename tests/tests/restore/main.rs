@@ -3,6 +3,7 @@
 
 mod block;
 mod bounds;
+mod cache;
 mod choices;
 mod memory;
 mod point_in_time;
@@ -23,6 +24,7 @@ fn main() -> anyhow::Result<ExitCode> {
     choices::add(&mut suite);
     refusals::add(&mut suite);
     bounds::add(&mut suite);
+    cache::add(&mut suite);
     stores::add(&mut suite);
     point_in_time::add(&mut suite);
     memory::add(&mut suite);

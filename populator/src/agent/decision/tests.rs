@@ -39,6 +39,7 @@ fn order(goal: Goal, attempt: i64) -> RestoreOrder {
             },
             archive: ResolvedArchive::default(),
             options: crds::RestoreOptions::default(),
+            content: None,
             basis: None,
             access: SignedAccess {
                 url: "https://example.com".into(),

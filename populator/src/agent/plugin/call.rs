@@ -23,6 +23,10 @@ pub enum Rpc {
     CreateVolume,
     /// Deletes it.
     DeleteVolume,
+    /// Makes a snapshot, or finds the one of the same name.
+    CreateSnapshot,
+    /// Deletes it.
+    DeleteSnapshot,
     /// What the node service can do.
     NodeGetCapabilities,
     /// Where the node is.
@@ -46,6 +50,8 @@ impl Rpc {
             Self::GetCapacity => "GetCapacity",
             Self::CreateVolume => "CreateVolume",
             Self::DeleteVolume => "DeleteVolume",
+            Self::CreateSnapshot => "CreateSnapshot",
+            Self::DeleteSnapshot => "DeleteSnapshot",
             Self::NodeGetCapabilities => "NodeGetCapabilities",
             Self::NodeGetInfo => "NodeGetInfo",
             Self::NodeStageVolume => "NodeStageVolume",

@@ -3,9 +3,12 @@
 use crds::restore_order::{RestoreOrder, VolumeMode};
 
 use super::{ClassSight, Decision, Observed, Stance, Step, Wait};
+use crate::controller::agents::Kept;
 use crate::controller::claim::Claim;
 use crate::controller::class::Class;
+use crate::controller::content;
 use crate::controller::refusal::Refusal;
+use crate::controller::resolution::Pinned;
 
 /// The next step towards an order. What a person must mend is told in this order: what the PVC
 /// asks for, its class, the archive, the node. The archive is looked at before a pod wants the
@@ -61,7 +64,7 @@ pub(super) fn begin(observed: &Observed, claim: &Claim) -> Decision {
     if class.waits_for_consumer {
         on_selected_node(observed, claim, class)
     } else {
-        on_roomiest_node(observed, claim, class)
+        on_roomiest_node(observed, claim, class, pinned)
     }
 }
 
@@ -88,7 +91,12 @@ fn on_selected_node(observed: &Observed, claim: &Claim, class: &Class) -> Decisi
     }
 }
 
-fn on_roomiest_node(observed: &Observed, claim: &Claim, class: &Class) -> Decision {
+fn on_roomiest_node(
+    observed: &Observed,
+    claim: &Claim,
+    class: &Class,
+    pinned: &Pinned,
+) -> Decision {
     let driver = &class.driver;
     if !observed.agents.any_serves(driver) {
         return Decision::refused(Refusal::NoAgent {
@@ -103,9 +111,17 @@ fn on_roomiest_node(observed: &Observed, claim: &Claim, class: &Class) -> Decisi
     };
     // Of the room for what its own provisioner makes, a driver says nothing on the node.
     let node = if observed.drivers.contains(driver) {
-        observed
-            .agents
-            .roomiest(driver, claim.required_bytes, is_open)
+        let required = claim.required_bytes;
+        let content = content::of(claim, class, pinned);
+        let kept = content.as_ref().and_then(|content| {
+            let kept = Kept {
+                content: &content.key,
+                required,
+                now: observed.now,
+            };
+            observed.agents.keeping(driver, kept, is_open)
+        });
+        kept.or_else(|| observed.agents.roomiest(driver, required, is_open))
     } else {
         observed.agents.any_of(driver, &claim.uid, is_open)
     };

@@ -35,6 +35,7 @@ pub(crate) fn pinned() -> Pinned {
     Pinned {
         archive: order(|_| ()).spec.archive,
         options: crds::RestoreOptions::default(),
+        cache: None,
         basis: Basis::default(),
         point_in_time: crate::controller::resolution::PointInTime::Unknown,
         store: "store".to_owned(),
@@ -47,7 +48,7 @@ pub(crate) fn pinned() -> Pinned {
     }
 }
 
-fn claim(change: impl FnOnce(&mut Claim)) -> Claim {
+pub(crate) fn claim(change: impl FnOnce(&mut Claim)) -> Claim {
     let mut claim = Claim::read(&serde_json::from_value(example()).unwrap()).unwrap();
     claim.selected_node = Some("n1".to_owned());
     claim.required_bytes = 100;
@@ -55,7 +56,7 @@ fn claim(change: impl FnOnce(&mut Claim)) -> Claim {
     claim
 }
 
-fn class() -> Class {
+pub(crate) fn class() -> Class {
     Class {
         name: "fast-csi-storage".to_owned(),
         driver: "d".to_owned(),

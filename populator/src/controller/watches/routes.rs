@@ -14,6 +14,7 @@
 
 use std::sync::Arc;
 
+use crds::cache::CachedSnapshot;
 use crds::{BackupStore, READY, RestoreOrder, VolumeBackup, VolumeRestore};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
@@ -25,7 +26,7 @@ use super::changes::{self, Change, Route};
 use crate::controller::context::{ClaimKey, Key};
 use crate::controller::memory::Memory;
 use crate::controller::queue::Queue;
-use crate::controller::{claim, conditions, prime, steering};
+use crate::controller::{cached, claim, conditions, prime, steering};
 
 /// Puts those whom a change concerns into the queue.
 #[derive(Clone)]
@@ -173,9 +174,28 @@ impl Route<Lease> for Routes {
         changes::service(lease)
     }
 
-    /// An agent has come, gone, or has more or less to offer: those who wait for one look again.
-    fn tell(&self, _: &Lease, _: Change) {
+    /// An agent has come, gone, or has more or less to offer: those who wait for one look again. It keeps
+    /// more or less of VolumeBackups: of those that it tells of now, or did when that was last told.
+    fn tell(&self, lease: &Lease, _: Change) {
         self.claims_where(|claim| claim::is_ours(claim) && self.waits_for_an_agent(claim));
+        let node = cached::node(lease);
+        let told = cached::told(lease);
+        let concerned = self.stores.backups.state_filter(|backup| {
+            let name = backup.metadata.name.as_deref().unwrap_or_default();
+            let namespace = backup.metadata.namespace.as_deref().unwrap_or_default();
+            let cached = backup.status.as_ref().map(|status| &status.cached);
+            let was_told = |it: &CachedSnapshot| Some(&it.node_name) == node.as_ref();
+            cached.is_some_and(|cached| cached.iter().any(was_told))
+                || told
+                    .iter()
+                    .any(|it| it.backup.split_once('/') == Some((namespace, name)))
+        });
+        for backup in concerned {
+            self.queue.add(Key::Cached {
+                namespace: backup.namespace().unwrap_or_default(),
+                name: backup.name_any(),
+            });
+        }
     }
 }
 
