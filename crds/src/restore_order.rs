@@ -21,6 +21,9 @@ use crate::volume_restore::{Basis, Progress, RestoreResult};
 /// the VolumeBackup is gone.
 pub const STORE: &str = "backup.example.com/store";
 
+/// The annotation with the namespace of that BackupStore, where it is not the PVC's: it is the VolumeBackup's.
+pub const STORE_NAMESPACE: &str = "backup.example.com/store-namespace";
+
 /// What the agent shall do.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[kube(
@@ -90,6 +93,21 @@ pub struct RestoreOrderSpec {
     pub basis: Option<Basis>,
     /// How the agent may read it, for now.
     pub access: SignedAccess,
+}
+
+impl RestoreOrder {
+    /// Namespace and name of the BackupStore that it reads from.
+    pub fn store(&self) -> (&str, &str) {
+        let annotation = |name| {
+            let annotations = self.metadata.annotations.as_ref();
+            annotations
+                .and_then(|all| all.get(name))
+                .map(String::as_str)
+        };
+        let own = self.spec.claim.namespace.as_str();
+        let namespace = annotation(STORE_NAMESPACE).unwrap_or(own);
+        (namespace, annotation(STORE).unwrap_or_default())
+    }
 }
 
 /// What an order shall reach. It only ever goes from `Filled` to one of the others; from

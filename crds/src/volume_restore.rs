@@ -47,14 +47,17 @@ use crate::volume_backup::ResolvedArchive;
         priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.spec.persistentVolumeClaim == oldSelf.spec.persistentVolumeClaim && self.spec.volumeBackupName == oldSelf.spec.volumeBackupName").message("only spec.paused may change; delete the VolumeRestore to have it made anew")
+    validation = Rule::new("self.spec.persistentVolumeClaim == oldSelf.spec.persistentVolumeClaim && self.spec.volumeBackupName == oldSelf.spec.volumeBackupName && has(self.spec.volumeBackupNamespace) == has(oldSelf.spec.volumeBackupNamespace) && (!has(self.spec.volumeBackupNamespace) || self.spec.volumeBackupNamespace == oldSelf.spec.volumeBackupNamespace)").message("only spec.paused may change; delete the VolumeRestore to have it made anew")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeRestoreSpec {
     /// The PVC, in this namespace.
     pub persistent_volume_claim: ClaimRef,
-    /// The VolumeBackup that the PVC names, in this namespace.
+    /// The VolumeBackup that the PVC names.
     pub volume_backup_name: String,
+    /// Its namespace, where that is not this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_backup_namespace: Option<String>,
     /// Whether it shall not go on for now. What is restored already is kept, as far as the last checkpoint,
     /// and nothing is mounted meanwhile.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -11,6 +11,7 @@
 //! | [`decision`] | what to do next: a pure function |
 //! | [`claim`], [`class`], [`agents`] | PVC, StorageClass and agents as far as restores are concerned |
 //! | [`refusal`], [`ending`] | why a restore cannot begin, or is over, in words |
+//! | [`grants`] | whether a VolumeBackup of another namespace may be read |
 //! | [`resolution`] | from a VolumeBackup to one exact object |
 //! | [`steering`] | the node of PVCs that are made from a snapshot or from another PVC |
 //! | [`order`], [`content`], [`publish`] | building orders, with what their volumes will hold, and PersistentVolumes |
@@ -30,6 +31,7 @@ pub mod context;
 pub mod decision;
 pub mod ending;
 pub mod events;
+pub mod grants;
 pub mod leadership;
 pub mod memory;
 pub mod metrics;
@@ -135,7 +137,11 @@ async fn lead(
     let queue = Arc::new(Queue::default());
     let memory = Arc::new(Memory::default());
     let mut watches = JoinSet::new();
-    let stores = watches::start(&client, &arguments.namespace, &queue, &memory, &mut watches);
+    let watched = watches::Watched {
+        namespace: &arguments.namespace,
+        grants: arguments.cross_namespace,
+    };
+    let stores = watches::start(&client, &watched, &queue, &memory, &mut watches);
     let ready = tokio::select! {
         ready = stores.ready() => ready,
         () = stop.cancelled() => return Ok(()),
@@ -150,6 +156,7 @@ async fn lead(
         drivers: arguments.drivers().into(),
         listings: Listings::default(),
         addresses: Addresses::from(&arguments.stores),
+        cross_namespace: arguments.cross_namespace,
         url_lifetime: arguments.url_lifetime,
         stores,
         queue,

@@ -129,7 +129,17 @@ fn refusals() -> Vec<Row> {
 fn refused_claims() -> Vec<Refusal> {
     let class = || text("CLASS");
     vec![
-        Refusal::OtherNamespace,
+        Refusal::CrossNamespaceOff {
+            namespace: text("NAMESPACE"),
+        },
+        Refusal::NoGrants {
+            namespace: text("NAMESPACE"),
+        },
+        Refusal::NotGranted {
+            backup: text("BACKUP"),
+            namespace: text("NAMESPACE"),
+            from: text("PVC'S NAMESPACE"),
+        },
         Refusal::Selector,
         Refusal::AttributesClass,
         Refusal::Priority {

@@ -41,6 +41,7 @@ pub struct ClusterBuilder {
     controllers: bool,
     durable: bool,
     client_limits: Option<(f32, u32)>,
+    feature_gates: &'static str,
 }
 
 impl ClusterBuilder {
@@ -65,6 +66,14 @@ impl ClusterBuilder {
     #[must_use]
     pub fn client_limits(mut self, per_second: f32, burst: u32) -> Self {
         self.client_limits = Some((per_second, burst));
+        self
+    }
+
+    /// Feature gates of the API server that differ from what it is shipped with, as its flag has them:
+    /// `ONE=true,OTHER=false`.
+    #[must_use]
+    pub fn feature_gates(mut self, gates: &'static str) -> Self {
+        self.feature_gates = gates;
         self
     }
 
@@ -96,7 +105,7 @@ impl ClusterBuilder {
             let (state, tools, count) = (Arc::clone(&state), tools.clone(), self.nodes);
             move || node::prepare_all(&state, &tools, count)
         });
-        plane.start_api_server(self.durable)?;
+        plane.start_api_server(self.durable, self.feature_gates)?;
         let kubeconfig = plane.kubeconfig();
         let client = client(&kubeconfig, None).await?;
         plane.wait_until_ready(&client).await?;
@@ -139,6 +148,7 @@ impl Cluster {
             controllers: true,
             durable: false,
             client_limits: None,
+            feature_gates: "",
         }
     }
 

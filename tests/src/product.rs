@@ -21,7 +21,7 @@ pub enum Form {
     FailPoints,
     /// Snapshots, on any number of nodes.
     Snapshots,
-    /// Snapshots, and another driver beside ours.
+    /// Snapshots, another driver beside ours, and VolumeBackups of other namespaces.
     Restore,
     /// Also what works on one node only: group snapshots, changes of volumes.
     OneNode,
@@ -62,10 +62,21 @@ impl Form {
         )
     }
 
+    /// The gates of its API server that differ from those that it is shipped with.
+    pub fn feature_gates(self) -> &'static str {
+        match self {
+            Self::Restore => CROSS_NAMESPACE,
+            _ => "",
+        }
+    }
+
     fn has_other_driver(self) -> bool {
         matches!(self, Self::StockLimits | Self::FailPoints | Self::Restore)
     }
 }
+
+/// The gate with which a `dataSourceRef` may name another namespace.
+pub const CROSS_NAMESPACE: &str = "CrossNamespaceVolumeDataSource=true";
 
 /// The namespace of everything in `deploy/`.
 pub const NAMESPACE: &str = "volume-populator";
@@ -136,6 +147,9 @@ pub async fn install(cluster: &Cluster, form: Form) -> Result<()> {
     if form.has_snapshots() {
         install_snapshot_controller(cluster).await?;
     }
+    if form == Form::Restore {
+        install_reference_grants(cluster).await?;
+    }
     let overlay = form.overlay()?;
     cluster
         .kubectl(&["apply", "--validate=strict", "-k", &overlay])
@@ -160,6 +174,15 @@ pub async fn install_snapshot_controller(cluster: &Cluster) -> Result<()> {
     let apply = ["apply", "--validate=strict", "-k", &controller];
     cluster.kubectl(&apply).await?;
     rolled_out(cluster, "kube-system", "deployment/snapshot-controller").await
+}
+
+/// What the owner of a cluster brings for references between namespaces.
+pub async fn install_reference_grants(cluster: &Cluster) -> Result<()> {
+    let kinds = cluster.tools().built("gateway-crds");
+    let kind = kinds.join("gateway.networking.k8s.io_referencegrants.yaml");
+    let kind = kind.to_str().context("the cache's path is not UTF-8")?;
+    cluster.kubectl(&["apply", "-f", kind]).await?;
+    Ok(())
 }
 
 /// Waits until driver, agents and controller are rolled out.

@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use archive::{ImageOutcome, Losses, Options, Outcome, Progress, RestoreError};
-use crds::restore_order::{STORE, State};
+use crds::restore_order::State;
 use crds::volume_restore::RestoreResult;
-use kube::ResourceExt as _;
 use tokio::runtime::Handle;
 
 use super::attempt::{Attempt, Mounted, Target};
@@ -99,9 +98,8 @@ impl Attempt<'_> {
 
     /// What the store is called among all those of the cluster.
     fn store(&self) -> String {
-        let name = self.order.annotations().get(STORE);
-        let name = name.map(String::as_str).unwrap_or_default();
-        format!("{}/{name}", self.order.spec.claim.namespace)
+        let (namespace, name) = self.order.store();
+        format!("{namespace}/{name}")
     }
 
     /// Puts the figures into the status and the metrics.

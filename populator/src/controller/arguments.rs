@@ -38,6 +38,10 @@ pub struct Arguments {
     #[command(flatten)]
     pub stores: Allowance,
 
+    /// PVCs may name VolumeBackups of other namespaces, where a ReferenceGrant there allows it
+    #[arg(long, env = "CROSS_NAMESPACE")]
+    pub cross_namespace: bool,
+
     /// For how long a signed URL works, from 30s to 7d; it is renewed at half of that
     #[arg(long, value_name = "TIME", env = "URL_LIFETIME", default_value = "1h", value_parser = lifetime)]
     pub url_lifetime: Duration,
@@ -148,6 +152,7 @@ mod tests {
             identity: None,
             direct_driver: vec![driver.to_owned(), driver.to_owned()],
             stores: Allowance::default(),
+            cross_namespace: false,
             url_lifetime: Duration::from_secs(60),
             concurrency: 1,
         };

@@ -34,6 +34,8 @@ pub struct Claim {
     pub deleting: bool,
     /// The VolumeBackup that it names.
     pub backup: String,
+    /// The namespace of that.
+    pub backup_namespace: String,
     /// Whether it wants a file system or a device.
     pub volume_mode: VolumeMode,
     /// Its StorageClass.
@@ -73,6 +75,14 @@ pub fn is_ours(claim: &PersistentVolumeClaim) -> bool {
         })
 }
 
+/// The namespace of what `claim` is to be made from, where that is not its own.
+pub fn other_namespace(claim: &PersistentVolumeClaim) -> Option<&str> {
+    let source = claim.spec.as_ref()?.data_source_ref.as_ref()?;
+    let named = source.namespace.as_deref()?;
+    let is_own = claim.metadata.namespace.as_deref() == Some(named);
+    (!named.is_empty() && !is_own).then_some(named)
+}
+
 impl Claim {
     /// Reads a PVC; `None` where it is not to be filled from a VolumeBackup.
     pub fn read(claim: &PersistentVolumeClaim) -> Option<Self> {
@@ -93,9 +103,7 @@ impl Claim {
         let limit = quantity(resources.and_then(|resources| resources.limits.as_ref()));
         let priority = claim.annotations().get(PRIORITY);
         let priority = priority.map(|text| text.parse::<i64>().map_err(|_| text.clone()));
-        let refusal = if source.namespace.is_some() {
-            Some(Refusal::OtherNamespace)
-        } else if spec.selector.is_some() {
+        let refusal = if spec.selector.is_some() {
             Some(Refusal::Selector)
         } else if spec.volume_attributes_class_name.is_some() {
             Some(Refusal::AttributesClass)
@@ -107,13 +115,16 @@ impl Claim {
         } else {
             None
         };
+        let namespace = claim.namespace()?;
+        let backup_namespace = other_namespace(claim).unwrap_or(&namespace).to_owned();
         Some(Self {
-            namespace: claim.namespace()?,
+            namespace,
             name: claim.name_any(),
             uid: claim.uid()?,
             resource_version: claim.resource_version(),
             deleting: claim.metadata.deletion_timestamp.is_some(),
             backup: source.name.clone(),
+            backup_namespace,
             volume_mode: match spec.volume_mode.as_deref() {
                 Some("Block") => VolumeMode::Block,
                 _ => VolumeMode::Filesystem,
@@ -141,6 +152,20 @@ impl Claim {
             progress: claim.annotations().get(PROGRESS).cloned(),
             refusal,
         })
+    }
+
+    /// Whether its VolumeBackup is of another namespace.
+    pub fn is_crossing(&self) -> bool {
+        self.backup_namespace != self.namespace
+    }
+
+    /// Its VolumeBackup, as people are told of it.
+    pub fn backup_told(&self) -> String {
+        if self.is_crossing() {
+            format!("{}/{}", self.backup_namespace, self.backup)
+        } else {
+            self.backup.clone()
+        }
     }
 
     /// The name of its volume in CSI, of its PersistentVolume, and of its order, all as
@@ -209,6 +234,26 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_namespace_that_is_named_is_its_own_or_another() {
+        let named = |namespace: serde_json::Value| {
+            read(|pvc| pvc["spec"]["dataSourceRef"]["namespace"] = namespace).unwrap()
+        };
+        for own in [json!(null), json!(""), json!("default")] {
+            let claim = named(own);
+            assert!(!claim.is_crossing());
+            assert_eq!(claim.backup_namespace, "default");
+            assert_eq!(claim.backup_told(), "database-backup-v1");
+        }
+        let other = named(json!("other"));
+        assert!(other.is_crossing());
+        assert_eq!(other.backup_told(), "other/database-backup-v1");
+        assert_eq!(
+            other.refusal, None,
+            "whether it may is not the PVC's matter"
+        );
+    }
+
+    #[test]
     fn urgency_is_a_number() {
         let urgent = |text: &str| {
             let annotations = json!({PRIORITY: text});
@@ -245,11 +290,6 @@ pub(super) mod tests {
                 "/spec/resources/requests/storage",
                 json!("0"),
                 Refusal::Size,
-            ),
-            (
-                "/spec/dataSourceRef/namespace",
-                json!("other"),
-                Refusal::OtherNamespace,
             ),
         ] {
             let claim = read(|pvc| {

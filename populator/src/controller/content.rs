@@ -37,7 +37,7 @@ pub fn of(claim: &Claim, class: &Class, pinned: &Pinned) -> Option<Content> {
     // The rest of the URL is its signature.
     let location = pinned.signed.url.split('?').next().unwrap_or_default();
     let ingredients = Ingredients {
-        namespace: &claim.namespace,
+        namespace: &claim.backup_namespace,
         location,
         version: archive.version.as_deref(),
         etag: archive.etag.as_deref()?,
@@ -55,7 +55,7 @@ pub fn of(claim: &Claim, class: &Class, pinned: &Pinned) -> Option<Content> {
     let json = serde_json::to_vec(&ingredients).ok()?;
     Some(Content {
         key: hex::encode(Sha256::digest(json)),
-        backup: format!("{}/{}", claim.namespace, claim.backup),
+        backup: format!("{}/{}", claim.backup_namespace, claim.backup),
         cache: pinned.cache,
     })
 }
@@ -77,7 +77,7 @@ mod tests {
     fn whatever_changes_the_volume_changes_the_key() {
         let plain = key(|_, _, _| ());
         let changes: [Change; 9] = [
-            |claim, _, _| claim.namespace = "other".to_owned(),
+            |claim, _, _| claim.backup_namespace = "other".to_owned(),
             |claim, _, _| claim.volume_mode = VolumeMode::Block,
             |_, class, _| class.driver = "other".to_owned(),
             |_, class, _| class.fs_type = "xfs".to_owned(),

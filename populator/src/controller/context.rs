@@ -97,6 +97,8 @@ pub struct Context {
     pub listings: Listings,
     /// Where stores may be.
     pub addresses: Addresses,
+    /// Whether PVCs may name VolumeBackups of other namespaces, where those allow it.
+    pub cross_namespace: bool,
     /// For how long URLs are signed.
     pub url_lifetime: Duration,
     /// What the watches show.

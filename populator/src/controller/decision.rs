@@ -6,6 +6,7 @@
 
 mod disposal;
 mod filling;
+mod permission;
 mod placement;
 mod prime;
 
@@ -25,6 +26,7 @@ use super::agents::Agents;
 use super::claim::Claim;
 use super::class::Class;
 use super::ending::{Ending, Hindrance};
+use super::grants::GrantSight;
 use super::prime::{DriverWishes, Sight};
 use super::refusal::{Again, Refusal};
 use super::resolution::Pinned;
@@ -45,6 +47,8 @@ pub struct Observed {
     pub order: Option<Arc<RestoreOrder>>,
     /// Its StorageClass.
     pub class: ClassSight,
+    /// Whether its VolumeBackup may be read.
+    pub grant: GrantSight,
     /// What a restore would rest on now, where the VolumeBackup is there.
     pub basis: Option<Basis>,
     /// The archive, once it was looked at.
@@ -174,6 +178,8 @@ pub enum Step {
     LookAtPrime,
     /// Look: ask the API server for the PersistentVolume that was provisioned for it.
     LookAtProvisioned,
+    /// Look: ask the API server for the ReferenceGrants of the VolumeBackup's namespace.
+    LookAtGrants,
     /// Look: find the archive, pin it and sign a URL.
     Resolve,
     /// Create the VolumeRestore.
@@ -379,7 +385,7 @@ fn bound_elsewhere(observed: &Observed, claim: &Claim, volume: &str) -> Decision
         .is_some_and(|restore| matches!(restore.status.phase, Phase::Completed | Phase::Failed));
     let ending = Ending::BoundElsewhere {
         volume: volume.to_owned(),
-        backup: claim.backup.clone(),
+        backup: claim.backup_told(),
     };
     let stance = Stance::Failed(ending.failure());
     disposal::dispose(observed, (!done).then_some(stance))

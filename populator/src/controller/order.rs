@@ -1,8 +1,8 @@
 //! Building an order.
 
 use crds::restore_order::{
-    Goal, OrderClaim, OrderVolume, Prime, RestoreOrder, RestoreOrderSpec, STORE, SignedAccess,
-    VolumeMode,
+    Goal, OrderClaim, OrderVolume, Prime, RestoreOrder, RestoreOrderSpec, STORE, STORE_NAMESPACE,
+    SignedAccess, VolumeMode,
 };
 use crds::volume_restore::Basis;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -74,6 +74,10 @@ pub fn build(
     order.finalizers_mut().push(CLEAN_UP.to_owned());
     let annotations = order.annotations_mut();
     annotations.insert(STORE.to_owned(), pinned.store.clone());
+    if claim.is_crossing() {
+        let namespace = claim.backup_namespace.clone();
+        annotations.insert(STORE_NAMESPACE.to_owned(), namespace);
+    }
     annotations.insert(RECLAIM_POLICY.to_owned(), class.reclaim_policy.clone());
     order
 }
@@ -103,5 +107,29 @@ pub fn access(signed: &SignedUrl) -> SignedAccess {
         expires: Time(signed.expires),
         ca_bundle: signed.ca_bundle.clone(),
         bytes_per_second: signed.bytes_per_second,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::decision::ClaimSight;
+    use crate::controller::decision::tests::{observed, pinned};
+
+    #[test]
+    fn a_store_is_of_the_namespace_of_the_backup() {
+        let observed = observed(|_| ());
+        let (ClaimSight::Cached(mut claim), Some(class)) =
+            (observed.claim.clone(), observed.class.known())
+        else {
+            unreachable!()
+        };
+        let own = build(&claim, class, &pinned(), "n1", None);
+        assert_eq!(own.store(), ("default", "store"));
+        assert!(!own.annotations().contains_key(STORE_NAMESPACE));
+        claim.backup_namespace = "backups".to_owned();
+        let other = build(&claim, class, &pinned(), "n1", None);
+        assert_eq!(other.store(), ("backups", "store"));
+        assert_eq!(other.spec.claim.namespace, "default");
     }
 }

@@ -10,11 +10,34 @@ use crate::units;
 #[derive(thiserror::Error, strum::EnumDiscriminants, Debug, Clone, PartialEq, Eq)]
 #[strum_discriminants(derive(strum::EnumIter, Hash), allow(missing_docs))]
 pub enum Refusal {
-    /// `dataSourceRef.namespace` is set.
+    /// `dataSourceRef.namespace` is another one, and that is not enabled.
     #[error(
-        "dataSourceRef names a VolumeBackup of another namespace, which is not supported; make a VolumeBackup in the PVC's own namespace and name that"
+        "dataSourceRef names a VolumeBackup of namespace {namespace}, and the populator is not allowed to read those of other namespaces; make the PVC again with a VolumeBackup of its own namespace, or have the administrator start the controller with --cross-namespace"
     )]
-    OtherNamespace,
+    CrossNamespaceOff {
+        /// The VolumeBackup's namespace.
+        namespace: String,
+    },
+    /// Nobody could ever allow it.
+    #[error(
+        "dataSourceRef names a VolumeBackup of namespace {namespace}, and the cluster has no ReferenceGrants by which that could be allowed; have the administrator install the CRD referencegrants.gateway.networking.k8s.io (v1beta1), or make the PVC again with a VolumeBackup of its own namespace"
+    )]
+    NoGrants {
+        /// The VolumeBackup's namespace.
+        namespace: String,
+    },
+    /// Nobody has allowed it.
+    #[error(
+        "no ReferenceGrant in namespace {namespace} allows the PVCs of namespace {from} to name the VolumeBackup {backup}; have who owns namespace {namespace} create one, from PersistentVolumeClaim of namespace {from} to VolumeBackup of group backup.example.com, the restore then goes on by itself"
+    )]
+    NotGranted {
+        /// The VolumeBackup.
+        backup: String,
+        /// Its namespace.
+        namespace: String,
+        /// The PVC's.
+        from: String,
+    },
     /// What is chosen of files, for a device.
     #[error(
         "the PVC has volumeMode Block, and {field} of the VolumeBackup {backup} is about files, which the image of a disk does not have; take it out, the restore then goes on by itself, or make the PVC again with volumeMode Filesystem for an archive of files"
@@ -300,7 +323,10 @@ impl Refusal {
     /// One word in CamelCase, for conditions, events and metrics.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::OtherNamespace => "CrossNamespaceUnsupported",
+            Self::CrossNamespaceOff { .. } => "CrossNamespaceDisabled",
+            Self::NoGrants { .. } => "ReferenceGrantsMissing",
+            // As the Gateway API calls it.
+            Self::NotGranted { .. } => "RefNotPermitted",
             Self::Selector => "SelectorUnsupported",
             Self::AttributesClass => "VolumeAttributesClassUnsupported",
             Self::Priority { .. } => "PriorityInvalid",
@@ -332,7 +358,7 @@ impl Refusal {
     /// When it is worth another look.
     pub fn again(&self) -> Again {
         match self {
-            Self::OtherNamespace
+            Self::CrossNamespaceOff { .. }
             | Self::Selector
             | Self::AttributesClass
             | Self::Size
@@ -345,10 +371,12 @@ impl Refusal {
             | Self::BackupInvalid { .. }
             | Self::AboutFiles { .. }
             | Self::StoreElsewhere { .. } => Again::OnChange,
-            // Of these, classes, backups and stores are watched, and no order of changes loses one (watches/routes.rs).
+            // Of these, classes, grants, backups and stores are watched, and no order of changes loses one (watches/routes.rs).
             // They are looked at again all the same: a watch whose connection has died unnoticed
             // shows nothing for minutes, and what is missing in it is asked for each time.
-            Self::ClassNotFound { .. }
+            Self::NoGrants { .. }
+            | Self::NotGranted { .. }
+            | Self::ClassNotFound { .. }
             | Self::DriverWishes { .. }
             | Self::BackupNotFound { .. }
             | Self::StoreNotMatched { .. }
@@ -381,6 +409,17 @@ mod tests {
                 field: "include",
             },
             Refusal::NoClass,
+            Refusal::CrossNamespaceOff {
+                namespace: "n".into(),
+            },
+            Refusal::NoGrants {
+                namespace: "n".into(),
+            },
+            Refusal::NotGranted {
+                backup: "b".into(),
+                namespace: "n".into(),
+                from: "m".into(),
+            },
             Refusal::BackupInvalid {
                 backup: "b".into(),
                 why: "the pattern \"[\" is not a glob".into(),

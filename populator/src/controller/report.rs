@@ -328,7 +328,9 @@ pub fn pinned(pinned: &Pinned, claim: &Claim, node: &str) -> Notice {
         reason: "Restoring".to_owned(),
         message: format!(
             "restoring VolumeBackup {} on node {node} from {} of {}, last written {written}, {point}",
-            claim.backup, archive.url, archive.human_size
+            claim.backup_told(),
+            archive.url,
+            archive.human_size
         ),
     }
 }

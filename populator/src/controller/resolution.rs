@@ -12,7 +12,6 @@ pub use point_in_time::PointInTime;
 use std::sync::Arc;
 
 use crds::cache::Cache;
-use crds::restore_order::STORE;
 use crds::volume_backup::ResolvedArchive;
 use crds::volume_restore::Basis;
 use crds::{BackupStore, RestoreOptions, VolumeBackup};
@@ -140,13 +139,12 @@ fn archive(url: &ObjectUrl, found: &Found) -> ResolvedArchive {
 
 /// Signs a fresh URL for an order that exists, from the BackupStore as it is now.
 pub async fn renew(context: &Context, order: &crds::RestoreOrder) -> Result<SignedUrl, Trouble> {
-    let namespace = &order.spec.claim.namespace;
-    let name = order.annotations().get(STORE).cloned().unwrap_or_default();
+    let (namespace, name) = order.store();
     let named = |stores: &[Arc<BackupStore>]| {
         let found = stores.iter().find(|store| store.name_any() == name);
         found.cloned().ok_or_else(|| Refusal::StoreNotFound {
-            store: name.clone(),
-            namespace: namespace.clone(),
+            store: name.to_owned(),
+            namespace: namespace.to_owned(),
         })
     };
     let store = among_stores(context, namespace, named).await??;

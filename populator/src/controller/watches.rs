@@ -19,6 +19,7 @@ use kube::{Api, Client};
 use tokio::task::JoinSet;
 
 use super::context::Key;
+use super::grants::ReferenceGrant;
 use super::memory::Memory;
 use super::prime::{self, Attachment, PrimeClaim, Sight};
 use super::queue::Queue;
@@ -36,12 +37,22 @@ pub struct Stores {
     leases: Store<Lease>,
     primes: Store<PersistentVolumeClaim>,
     attachments: Store<VolumeAttachment>,
+    grants: Store<ReferenceGrant>,
+}
+
+/// What is watched, of what not everybody has.
+#[derive(Clone, Copy, Debug)]
+pub struct Watched<'a> {
+    /// The populator's namespace.
+    pub namespace: &'a str,
+    /// Whether ReferenceGrants count.
+    pub grants: bool,
 }
 
 /// Starts all watches. Their changes go into `queue`; `tasks` holds them.
 pub fn start(
     client: &Client,
-    namespace: &str,
+    watched: &Watched<'_>,
     queue: &Arc<Queue<Key>>,
     memory: &Arc<Memory>,
     tasks: &mut JoinSet<()>,
@@ -53,6 +64,7 @@ pub fn start(
         memory: Arc::clone(memory),
     };
 
+    let namespace = watched.namespace;
     let all = Config::default;
     let ours = || Config::default().labels(prime::CLAIM);
     let claims = Api::all(client.clone());
@@ -73,7 +85,16 @@ pub fn start(
     let route = routes::Primes(Arc::clone(queue));
     tasks.spawn(watch(primes, ours(), writers.primes, route));
     let attachments = Api::all(client.clone());
-    tasks.spawn(watch(attachments, ours(), writers.attachments, routes));
+    tasks.spawn(watch(
+        attachments,
+        ours(),
+        writers.attachments,
+        routes.clone(),
+    ));
+    if watched.grants {
+        let grants = Api::all(client.clone());
+        tasks.spawn(watch(grants, all(), writers.grants, routes));
+    }
     shown
 }
 
@@ -88,6 +109,7 @@ struct Writers {
     leases: Writer<Lease>,
     primes: Writer<PersistentVolumeClaim>,
     attachments: Writer<VolumeAttachment>,
+    grants: Writer<ReferenceGrant>,
 }
 
 fn stores() -> (Stores, Writers) {
@@ -100,6 +122,7 @@ fn stores() -> (Stores, Writers) {
     let (leases, lease_writer) = reflector::store();
     let (primes, prime_writer) = reflector::store();
     let (attachments, attachment_writer) = reflector::store();
+    let (grants, grant_writer) = reflector::store();
     let stores = Stores {
         claims,
         restores,
@@ -110,6 +133,7 @@ fn stores() -> (Stores, Writers) {
         leases,
         primes,
         attachments,
+        grants,
     };
     let writers = Writers {
         claims: claim_writer,
@@ -121,12 +145,14 @@ fn stores() -> (Stores, Writers) {
         leases: lease_writer,
         primes: prime_writer,
         attachments: attachment_writer,
+        grants: grant_writer,
     };
     (stores, writers)
 }
 
 impl Stores {
-    /// Waits until every watch has shown what there is.
+    /// Waits until every watch has shown what there is, that of ReferenceGrants apart: the cluster may not
+    /// have them, and what it does not show is asked for.
     pub async fn ready(&self) -> Result<(), WriterDropped> {
         self.claims.wait_until_ready().await?;
         self.restores.wait_until_ready().await?;
@@ -163,6 +189,12 @@ impl Stores {
     pub fn stores_of(&self, namespace: &str) -> Vec<Arc<BackupStore>> {
         self.places
             .state_filter(|store| store.metadata.namespace.as_deref() == Some(namespace))
+    }
+
+    /// The ReferenceGrants of a namespace.
+    pub fn grants_of(&self, namespace: &str) -> Vec<Arc<ReferenceGrant>> {
+        self.grants
+            .state_filter(|grant| grant.metadata.namespace.as_deref() == Some(namespace))
     }
 
     /// A StorageClass.

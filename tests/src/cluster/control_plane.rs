@@ -89,7 +89,7 @@ impl ControlPlane {
     }
 
     /// Starts etcd and kube-apiserver. The latter waits for the former by itself.
-    pub(super) fn start_api_server(&self, durable: bool) -> Result<()> {
+    pub(super) fn start_api_server(&self, durable: bool, feature_gates: &str) -> Result<()> {
         let private = self.state.addresses().private();
         let etcd = format!("http://{private}:{ETCD_PORT}");
         let peer = format!("http://{private}:{}", ETCD_PORT + 1);
@@ -135,6 +135,7 @@ impl ControlPlane {
                 ("audit-log-maxsize", "100000"), // MiB: a log that rotates cannot be counted in
                 ("cert-dir", &files("generated")),
                 ("profiling", "false"),
+                ("feature-gates", feature_gates),
             ],
         )
     }

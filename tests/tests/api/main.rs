@@ -3,6 +3,7 @@
 
 mod agents;
 mod choices;
+mod grants;
 mod manifests;
 mod options;
 mod request;
@@ -34,14 +35,7 @@ impl World {
         // Controllers run, since aggregating ClusterRoles and removing finalizers is theirs.
         let cluster = Cluster::builder("api").nodes(0).start().await?;
         let installed = apply_deploy(&cluster).await?;
-        let established = [
-            "wait",
-            "--for=condition=Established",
-            "crd",
-            "--all",
-            "--timeout=30s",
-        ];
-        cluster.kubectl(&established).await?;
+        wait_for_kinds(&cluster).await?;
         Ok(Self { cluster, installed })
     }
 
@@ -74,6 +68,18 @@ async fn apply_deploy(cluster: &Cluster) -> Result<String> {
         folder,
     ];
     cluster.kubectl(&arguments).await
+}
+
+/// Waits until every kind that was installed is served.
+async fn wait_for_kinds(cluster: &Cluster) -> Result<()> {
+    let established = [
+        "wait",
+        "--for=condition=Established",
+        "crd",
+        "--all",
+        "--timeout=30s",
+    ];
+    cluster.kubectl(&established).await.map(drop)
 }
 
 /// The tests, and the world that they share.
@@ -112,6 +118,7 @@ fn main() -> Result<ExitCode> {
     tenancy::add(&mut suite);
     agents::add(&mut suite);
     rights::add(&mut suite);
+    grants::add(&mut suite);
     let ApiSuite { suite, world } = suite;
     if !suite.only_lists() {
         let started = suite.block_on(World::start())?;

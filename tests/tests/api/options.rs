@@ -8,7 +8,13 @@ use crate::manifests::{confined, documents, text};
 use crate::{ApiSuite, World};
 
 /// Each of the options in at least one of them; see their comments.
-const OVERLAYS: [&str; 4] = ["snapshots", "one-node", "attached", "standard-sidecars"];
+const OVERLAYS: [&str; 5] = [
+    "snapshots",
+    "restore",
+    "one-node",
+    "attached",
+    "standard-sidecars",
+];
 
 pub fn add(suite: &mut ApiSuite) {
     suite.test("each_option_is_accepted_strictly_and_confined", options);

@@ -64,6 +64,7 @@ const CONTROLLER_MAY: &[Right] = &[
     ),
     (READ, "volumebackups.backup.example.com", ANYWHERE),
     (READ, "backupstores.backup.example.com", ANYWHERE),
+    (READ, "referencegrants.gateway.networking.k8s.io", ANYWHERE),
     (READ, "volumerestores.backup.example.com", ANYWHERE),
     (
         "create delete",
@@ -134,6 +135,8 @@ const CONTROLLER_MAY_NOT: &[Right] = &[
     (WRITE, "daemonsets.apps", NAMESPACE),
     (WRITE, "volumebackups.backup.example.com", ANYWHERE),
     (WRITE, "backupstores.backup.example.com", ANYWHERE),
+    // Or it could open any namespace to any other.
+    (WRITE, "referencegrants.gateway.networking.k8s.io", ANYWHERE),
     // Those that users put into namespaces of theirs are read by nobody.
     (READ, "restoreorders.backup.example.com", ANYWHERE),
     (WRITE, "leases.coordination.k8s.io", "kube-system"),

@@ -219,6 +219,7 @@ async fn restores(world: &World) -> Result<()> {
         ("/spec/volumeBackupName", json!("database-backup-v1"), None),
         ("/spec/paused", json!(true), None),
         ("/spec/volumeBackupName", json!("another"), FIXED),
+        ("/spec/volumeBackupNamespace", json!("another"), FIXED),
         ("/spec/persistentVolumeClaim/name", json!("another"), FIXED),
         ("/spec/persistentVolumeClaim/uid", json!("another"), FIXED),
     ];

@@ -5,6 +5,7 @@ mod block;
 mod bounds;
 mod cache;
 mod choices;
+mod cross_namespace;
 mod memory;
 mod point_in_time;
 mod prime;
@@ -30,5 +31,6 @@ fn main() -> anyhow::Result<ExitCode> {
     memory::add(&mut suite);
     steering::add(&mut suite);
     prime::add(&mut suite);
+    cross_namespace::add(&mut suite);
     Ok(suite.run())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 use crds::cache::{Cache, Content};
@@ -99,12 +100,17 @@ pub struct Book {
 }
 
 impl Book {
-    /// Those in `folder`, which is made where it is missing. A file that cannot be read is reported and left
-    /// alone: what it stands for is unknown.
+    /// Those in `folder`, which is made with the first. A file that cannot be read is reported and left alone:
+    /// what it stands for is unknown.
     pub fn open(folder: PathBuf) -> Result<Self, RecordError> {
-        fs::create_dir_all(&folder).context("making", &folder)?;
         let mut kept = BTreeMap::new();
-        for entry in fs::read_dir(&folder).context("listing", &folder)? {
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { folder, kept });
+            }
+            entries => entries.context("listing", &folder)?,
+        };
+        for entry in entries {
             let path = entry.context("listing", &folder)?.path();
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
@@ -136,6 +142,7 @@ impl Book {
 
     /// Writes what is known of one; it is durable when this returns.
     pub fn save(&mut self, kept: Kept) -> Result<(), RecordError> {
+        fs::create_dir_all(&self.folder).context("making", &self.folder)?;
         record::write(&self.folder, &format!("{}.json", kept.name), &kept)?;
         self.kept.insert(kept.name.clone(), kept);
         Ok(())

@@ -6,7 +6,8 @@ use crds::restore_order::{Cure, Failure, MadeVolume, RestoreOrder, RestoreOrderS
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    ALIVE_CHECK, Decision, NodeSight, Observed, Stance, Step, Wait, is_paused, placement, prime,
+    ALIVE_CHECK, Decision, NodeSight, Observed, Stance, Step, Wait, is_paused, permission,
+    placement, prime,
 };
 use crate::controller::claim::Claim;
 use crate::controller::ending::Ending;
@@ -24,6 +25,11 @@ pub(super) fn fill(observed: &Observed, claim: &Claim, order: &RestoreOrder) -> 
     }
     let status = order.status.clone().unwrap_or_default();
     // What is complete is handed over, whatever else is wished.
+    if status.state != State::Filled
+        && let Some(decision) = permission::taken_away(observed, claim)
+    {
+        return decision;
+    }
     if status.state != State::Filled && is_paused(observed) {
         let step = if order.spec.paused {
             Step::Wait(Wait::OnChange)
@@ -48,6 +54,7 @@ pub(super) fn fill(observed: &Observed, claim: &Claim, order: &RestoreOrder) -> 
     } else {
         by_state(observed, claim, order, status)
     };
+    let decision = permission::before_signing(observed, decision);
     match (deadline, decision.step) {
         // One that is past is nothing to wait for: what is complete is handed over all the same.
         (Some((due, _)), Step::Wait(wait)) if observed.now < due => Decision {

@@ -2,7 +2,7 @@
 
 use crds::restore_order::{RestoreOrder, VolumeMode};
 
-use super::{ClassSight, Decision, Observed, Stance, Step, Wait};
+use super::{ClassSight, Decision, Observed, Stance, Step, Wait, permission};
 use crate::controller::agents::Kept;
 use crate::controller::claim::Claim;
 use crate::controller::class::Class;
@@ -11,11 +11,14 @@ use crate::controller::refusal::Refusal;
 use crate::controller::resolution::Pinned;
 
 /// The next step towards an order. What a person must mend is told in this order: what the PVC
-/// asks for, its class, the archive, the node. The archive is looked at before a pod wants the
+/// asks for, whether it may, its class, the archive, the node. The archive is looked at before a pod wants the
 /// volume, so that a mistake is seen in seconds.
 pub(super) fn begin(observed: &Observed, claim: &Claim) -> Decision {
     if let Some(refusal) = &claim.refusal {
         return Decision::refused(refusal.clone());
+    }
+    if let Some(decision) = permission::before_reading(observed, claim) {
+        return decision;
     }
     let class = match (&claim.class, &observed.class) {
         (None, _) => return Decision::refused(Refusal::NoClass),
@@ -40,7 +43,7 @@ pub(super) fn begin(observed: &Observed, claim: &Claim) -> Decision {
     if claim.volume_mode == VolumeMode::Block
         && let Some(field) = pinned.options.about_files()
     {
-        let backup = claim.backup.clone();
+        let backup = claim.backup_told();
         return Decision::refused(Refusal::AboutFiles { backup, field });
     }
     let size = u64::try_from(pinned.archive.size).unwrap_or(0);

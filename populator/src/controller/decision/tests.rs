@@ -1,6 +1,7 @@
 mod beginning;
 mod failing;
 mod invariants;
+mod permission;
 mod prime;
 
 use super::filling::budget;
@@ -86,6 +87,7 @@ pub(crate) fn observed(change: impl FnOnce(&mut Observed)) -> Observed {
         }),
         order: None,
         class: ClassSight::Known(class()),
+        grant: GrantSight::Own,
         basis: Some(Basis::default()),
         archive: Some(Ok(pinned())),
         wishes: None,

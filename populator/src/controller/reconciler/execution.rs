@@ -43,6 +43,7 @@ pub(super) async fn execute(
         Step::LookAtDriver => prime::look_at_driver(context, observed).await,
         Step::LookAtPrime => prime::look(context, key, observed).await,
         Step::LookAtProvisioned => prime::look_at_provisioned(context, observed).await,
+        Step::LookAtGrants => looks::at_grants(context, observed).await,
         Step::Resolve => looks::resolve(context, key, observed).await,
         Step::CreateRestore => create_restore(context, key, observed).await,
         Step::ReplaceRestore => replace_restore(context, key, observed).await,
@@ -93,6 +94,7 @@ async fn create_restore(
                 uid: claim.uid.clone(),
             },
             volume_backup_name: claim.backup.clone(),
+            volume_backup_namespace: claim.is_crossing().then(|| claim.backup_namespace.clone()),
             paused: false,
         },
     );

@@ -9,6 +9,7 @@ use crate::controller::claim::Claim;
 use crate::controller::class::Class;
 use crate::controller::context::{ClaimKey, Context};
 use crate::controller::decision::{ClaimSight, ClassSight, NodeSight, Observed, VolumeSight};
+use crate::controller::grants::{self, GrantSight};
 use crate::controller::memory::Remembered;
 use crate::controller::refusal::Trouble;
 use crate::controller::{publish, resolution};
@@ -87,6 +88,14 @@ pub(super) async fn at_node(context: &Context, observed: &mut Observed) -> Resul
     Ok(())
 }
 
+pub(super) async fn at_grants(context: &Context, observed: &mut Observed) -> Result<(), Trouble> {
+    observed.grant = match claim(observed).and_then(grants::reference) {
+        Some(reference) => GrantSight::Live(grants::look(context, &reference).await?),
+        None => GrantSight::Own,
+    };
+    Ok(())
+}
+
 pub(super) async fn resolve(
     context: &Context,
     key: &ClaimKey,
@@ -95,7 +104,7 @@ pub(super) async fn resolve(
     let Some(claim) = claim(observed) else {
         return Ok(());
     };
-    let pinned = match resolution::resolve(context, &claim.namespace, &claim.backup).await {
+    let pinned = match resolution::resolve(context, &claim.backup_namespace, &claim.backup).await {
         Ok(pinned) => {
             context.memory.update(&key.uid, Remembered::looked);
             Ok(pinned)

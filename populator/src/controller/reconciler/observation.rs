@@ -12,8 +12,9 @@ use crate::controller::context::{ClaimKey, Context};
 use crate::controller::decision::{
     ClaimSight, ClassSight, NodeSight, Observed, Restore, VolumeSight,
 };
+use crate::controller::grants::GrantSight;
 use crate::controller::memory::Remembered;
-use crate::controller::resolution;
+use crate::controller::{grants, resolution};
 
 /// What is known of one PVC without asking anybody.
 pub(super) fn observe(context: &Context, key: &ClaimKey) -> Observed {
@@ -47,9 +48,15 @@ pub(super) fn observe(context: &Context, key: &ClaimKey) -> Observed {
         now,
         restore,
         class,
+        grant: claim
+            .as_ref()
+            .map_or(GrantSight::Own, |claim| grants::shown(context, claim)),
         basis: claim
             .as_ref()
-            .and_then(|claim| context.stores.backup(&claim.namespace, &claim.backup))
+            .and_then(|claim| {
+                let namespace = &claim.backup_namespace;
+                context.stores.backup(namespace, &claim.backup)
+            })
             .map(|backup| resolution::basis(&backup)),
         archive: None,
         wishes: None,

@@ -1,12 +1,11 @@
 //! Writing what people see, no more often than they can read it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crds::restore_order::STORE;
 use crds::volume_restore::{Phase, VolumeRestoreStatus};
-use crds::{READY, VolumeRestore};
+use crds::{READY, RestoreOrder, VolumeRestore};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::ResourceExt as _;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
@@ -162,10 +161,14 @@ fn count(context: &Context, key: &ClaimKey, observed: &Observed, report: &report
 
 fn subject(key: &ClaimKey, observed: &Observed) -> Subject {
     let order = observed.order.as_ref();
-    let store = order.and_then(|order| order.annotations().get(STORE).cloned());
+    // One of another namespace must not be taken for one of the same name in the PVC's.
+    let store = |order: &Arc<RestoreOrder>| match order.store() {
+        (namespace, name) if namespace == key.namespace => name.to_owned(),
+        (namespace, name) => format!("{namespace}/{name}"),
+    };
     Subject {
         namespace: key.namespace.clone(),
-        store: store.unwrap_or_default(),
+        store: order.map_or_else(String::new, store),
         driver: order.map_or_else(String::new, |order| order.spec.volume.driver.clone()),
     }
 }

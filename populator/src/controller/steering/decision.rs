@@ -102,7 +102,8 @@ pub fn next(observed: &Observed) -> Step {
     match &observed.place {
         None => Step::LookAtSource,
         Some(Place::Unknown) => Step::Wait(Wait::Growing),
-        Some(Place::Anywhere) => Step::Wait(Wait::OnChange),
+        // A ReferenceGrant that comes brings the PVC back.
+        Some(Place::Anywhere | Place::Closed) => Step::Wait(Wait::OnChange),
         Some(Place::Node(node)) if candidate.selected_node.as_ref() == Some(node) => {
             Step::Wait(Wait::OnChange)
         }
@@ -171,8 +172,10 @@ mod tests {
     fn a_source_in_the_making_is_waited_for_and_one_that_is_everywhere_left_alone() {
         let making = observed(|o, _| o.place = Some(Place::Unknown));
         assert_eq!(next(&making), Step::Wait(Wait::Growing));
-        let anywhere = observed(|o, _| o.place = Some(Place::Anywhere));
-        assert_eq!(next(&anywhere), ON_CHANGE);
+        for place in [Place::Anywhere, Place::Closed] {
+            let alone = observed(|o, _| o.place = Some(place));
+            assert_eq!(next(&alone), ON_CHANGE);
+        }
     }
 
     #[test]
@@ -244,6 +247,7 @@ mod tests {
             None,
             Some(Place::Unknown),
             Some(Place::Anywhere),
+            Some(Place::Closed),
             Some(Place::Node("a".to_owned())),
         ];
         for place in places {

@@ -7,7 +7,9 @@ use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::core::{Expression, GroupVersionKind, Selector};
 use kube::{Api, ResourceExt as _};
 
+use crate::controller::claim;
 use crate::controller::context::Context;
+use crate::controller::grants::{self, Permission, Reference};
 
 const SNAPSHOTS: &str = "snapshot.storage.k8s.io";
 
@@ -15,41 +17,61 @@ const SNAPSHOTS: &str = "snapshot.storage.k8s.io";
 /// `--enable-distributed-snapshotting`.
 const MANAGED_BY: &str = "snapshot.storage.kubernetes.io/managed-by";
 
-/// What a PVC is made from, in its own namespace.
+/// What a PVC is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A VolumeSnapshot of this name.
-    Snapshot(String),
-    /// A PVC of this name.
-    Claim(String),
+pub struct Source {
+    /// What that is.
+    pub kind: Kind,
+    /// Its namespace, where it is not the PVC's own.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+/// What a PVC may be made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A VolumeSnapshot.
+    Snapshot,
+    /// A PVC.
+    Claim,
 }
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Snapshot(name) => write!(f, "the VolumeSnapshot {name}"),
-            Self::Claim(name) => write!(f, "the PVC {name}"),
+        match self.kind {
+            Kind::Snapshot => f.write_str("the VolumeSnapshot ")?,
+            Kind::Claim => f.write_str("the PVC ")?,
         }
+        if let Some(namespace) = &self.namespace {
+            write!(f, "{namespace}/")?;
+        }
+        f.write_str(&self.name)
     }
 }
 
-/// What `claim` is made from, where that is a snapshot or another PVC of its namespace. It follows
-/// from fields that never change.
+/// What `claim` is made from, where that is a snapshot or another PVC. It follows from fields that never
+/// change.
 pub fn of(claim: &PersistentVolumeClaim) -> Option<Source> {
     let spec = claim.spec.as_ref()?;
     // The API server keeps both fields the same, and provisioners look at the first one first.
     let (group, kind, name) = match (&spec.data_source, &spec.data_source_ref) {
         (Some(source), _) => (&source.api_group, &source.kind, &source.name),
-        (None, Some(source)) if source.namespace.is_none() => {
-            (&source.api_group, &source.kind, &source.name)
-        }
-        (None, _) => return None,
+        (None, Some(source)) => (&source.api_group, &source.kind, &source.name),
+        (None, None) => return None,
     };
-    match (group.as_deref().unwrap_or_default(), kind.as_str()) {
-        (SNAPSHOTS, "VolumeSnapshot") => Some(Source::Snapshot(name.clone())),
-        ("", "PersistentVolumeClaim") => Some(Source::Claim(name.clone())),
-        _ => None,
-    }
+    let kind = match (group.as_deref().unwrap_or_default(), kind.as_str()) {
+        (SNAPSHOTS, "VolumeSnapshot") => Kind::Snapshot,
+        ("", "PersistentVolumeClaim") => Kind::Claim,
+        _ => return None,
+    };
+    // With a namespace, only the second one is there.
+    let namespace = claim::other_namespace(claim).filter(|_| spec.data_source.is_none());
+    Some(Source {
+        kind,
+        namespace: namespace.map(ToOwned::to_owned),
+        name: name.clone(),
+    })
 }
 
 /// Where a source lies.
@@ -59,20 +81,44 @@ pub enum Place {
     Unknown,
     /// Not on one certain node, as far as Kubernetes knows; or it is another driver's.
     Anywhere,
+    /// In another namespace, which does not allow to name it: nobody will make the volume, and where it lies
+    /// is not the PVC's business.
+    Closed,
     /// On this node, and on no other.
     Node(String),
 }
 
-/// Where `source` lies, if its volume is one of `driver`'s.
+/// Where `source` of a PVC in `namespace` lies, if its volume is one of `driver`'s.
 pub async fn place(
     context: &Context,
     namespace: &str,
     source: &Source,
     driver: &str,
 ) -> Result<Place, kube::Error> {
-    match source {
-        Source::Snapshot(name) => place_of_snapshot(context, namespace, name, driver).await,
-        Source::Claim(name) => place_of_claim(context, namespace, name, driver).await,
+    let (group, kind) = match source.kind {
+        Kind::Snapshot => (SNAPSHOTS, "VolumeSnapshot"),
+        Kind::Claim => ("", "PersistentVolumeClaim"),
+    };
+    let name = source.name.as_str();
+    let within = match source.namespace.as_deref() {
+        None => namespace,
+        Some(other) => {
+            let reference = Reference {
+                from: namespace,
+                group,
+                kind,
+                namespace: other,
+                name,
+            };
+            if grants::look(context, &reference).await? != Permission::Granted {
+                return Ok(Place::Closed);
+            }
+            other
+        }
+    };
+    match source.kind {
+        Kind::Snapshot => place_of_snapshot(context, within, name, driver).await,
+        Kind::Claim => place_of_claim(context, within, name, driver).await,
     }
 }
 
@@ -205,14 +251,22 @@ mod tests {
     use serde_json::{Value, json};
 
     fn source(spec: &Value) -> Option<Source> {
-        of(&serde_json::from_value(json!({ "spec": spec })).unwrap())
+        let claim = json!({"metadata": {"namespace": "own"}, "spec": spec});
+        of(&serde_json::from_value(claim).unwrap())
     }
 
     #[test]
     fn snapshots_and_claims_are_sources_and_nothing_else() {
         let snapshot = json!({"apiGroup": SNAPSHOTS, "kind": "VolumeSnapshot", "name": "s"});
         let claim = json!({"kind": "PersistentVolumeClaim", "name": "c"});
-        let s = Some(Source::Snapshot("s".to_owned()));
+        let of_kind = |kind, name: &str| {
+            Some(Source {
+                kind,
+                namespace: None,
+                name: name.to_owned(),
+            })
+        };
+        let s = of_kind(Kind::Snapshot, "s");
         assert_eq!(source(&json!({"dataSource": snapshot})), s);
         assert_eq!(
             source(&json!({"dataSource": snapshot, "dataSourceRef": snapshot})),
@@ -221,14 +275,25 @@ mod tests {
         assert_eq!(source(&json!({"dataSourceRef": snapshot})), s);
         assert_eq!(
             source(&json!({"dataSourceRef": claim})),
-            Some(Source::Claim("c".to_owned()))
+            of_kind(Kind::Claim, "c")
         );
         let backup = json!({"apiGroup": crds::GROUP, "kind": "VolumeBackup", "name": "b"});
         assert_eq!(source(&json!({"dataSourceRef": backup})), None);
-        let mut elsewhere = snapshot;
-        elsewhere["namespace"] = json!("other");
-        assert_eq!(source(&json!({"dataSourceRef": elsewhere})), None);
         assert_eq!(source(&json!({})), None);
+    }
+
+    #[test]
+    fn a_source_may_be_of_another_namespace() {
+        let snapshot = |namespace: &str| {
+            let snapshot = json!({
+                "apiGroup": SNAPSHOTS, "kind": "VolumeSnapshot", "name": "s", "namespace": namespace,
+            });
+            source(&json!({"dataSourceRef": snapshot})).unwrap()
+        };
+        assert_eq!(snapshot("own").namespace, None);
+        assert_eq!(snapshot("own").to_string(), "the VolumeSnapshot s");
+        assert_eq!(snapshot("other").namespace.as_deref(), Some("other"));
+        assert_eq!(snapshot("other").to_string(), "the VolumeSnapshot other/s");
     }
 
     fn object(value: Value) -> DynamicObject {

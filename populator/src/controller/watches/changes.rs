@@ -14,6 +14,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
+use crate::controller::api;
 use crate::lease;
 
 /// How a change became known.
@@ -31,6 +32,9 @@ pub enum Change {
 
 /// Whom the changes of one kind concern.
 pub trait Route<K>: Send + Sync + 'static {
+    /// Whether the cluster may do without this kind, or get it later.
+    const OPTIONAL: bool = false;
+
     /// Whether the object counts at all.
     fn keep(_object: &K) -> bool {
         true
@@ -72,10 +76,25 @@ where
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => follower.follow(event),
+            Err(error) if R::OPTIONAL && is_unknown(&error) => {
+                tracing::debug!(kind = %K::kind(&()), "this cluster has no such kind");
+            }
             Err(error) => {
                 tracing::warn!(kind = %K::kind(&()), %error, "a watch failed and begins again");
             }
         }
+    }
+}
+
+/// Whether the API server does not know the kind.
+fn is_unknown(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
+            api::not_found(error)
+        }
+        watcher::Error::WatchError(status) => status.code == 404,
+        watcher::Error::NoResourceVersion => false,
     }
 }
 

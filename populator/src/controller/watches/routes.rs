@@ -24,6 +24,7 @@ use kube::ResourceExt as _;
 use super::Stores;
 use super::changes::{self, Change, Route};
 use crate::controller::context::{ClaimKey, Key};
+use crate::controller::grants::ReferenceGrant;
 use crate::controller::memory::Memory;
 use crate::controller::queue::Queue;
 use crate::controller::{cached, claim, conditions, prime, steering};
@@ -108,9 +109,7 @@ impl Route<VolumeBackup> for Routes {
         };
         let name = backup.name_any();
         if change == Change::Happened {
-            self.claims_where(|claim| {
-                claim.namespace().as_deref() == Some(&namespace) && backup_of(claim) == Some(&name)
-            });
+            self.claims_where(|claim| backup_of(claim) == Some((&namespace, &name)));
         }
         // A controller that begins does not look at everything that was found before.
         if change == Change::Happened || !is_settled(backup) {
@@ -130,7 +129,7 @@ impl Route<BackupStore> for Routes {
         };
         if change == Change::Happened {
             self.claims_where(|claim| {
-                claim::is_ours(claim) && claim.namespace().as_deref() == Some(&namespace)
+                backup_of(claim).is_some_and(|(within, _)| within == namespace)
             });
             for backup in self
                 .stores
@@ -149,6 +148,24 @@ impl Route<BackupStore> for Routes {
                 name: store.name_any(),
             });
         }
+    }
+}
+
+impl Route<ReferenceGrant> for Routes {
+    const OPTIONAL: bool = true;
+
+    fn mark(grant: &ReferenceGrant) -> u64 {
+        changes::generation(grant)
+    }
+
+    /// Whom it allowed before is known no more: whoever names something of its namespace looks again. One
+    /// that was listed is told too, since nobody waits for this watch.
+    fn tell(&self, grant: &ReferenceGrant, _: Change) {
+        let namespace = grant.namespace();
+        self.claims_where(|claim| {
+            let other = claim::other_namespace(claim);
+            other.is_some() && other == namespace.as_deref()
+        });
     }
 }
 
@@ -272,10 +289,12 @@ impl Routes {
     }
 }
 
-/// The VolumeBackup that a PVC is to be filled from.
-fn backup_of(claim: &PersistentVolumeClaim) -> Option<&String> {
+/// The namespace and the name of the VolumeBackup that a PVC is to be filled from.
+fn backup_of(claim: &PersistentVolumeClaim) -> Option<(&str, &str)> {
     let source = claim.spec.as_ref()?.data_source_ref.as_ref()?;
-    claim::is_ours(claim).then_some(&source.name)
+    let own = claim.metadata.namespace.as_deref()?;
+    let namespace = claim::other_namespace(claim).unwrap_or(own);
+    claim::is_ours(claim).then_some((namespace, &source.name))
 }
 
 /// Whether the status says that this very spec was found.

@@ -50,6 +50,7 @@ struct World {
     places: Watch<BackupStore>,
     classes: Watch<StorageClass>,
     leases: Watch<Lease>,
+    grants: Watch<ReferenceGrant>,
     /// What the last look at the PVC showed.
     seen: Option<bool>,
 }
@@ -71,6 +72,7 @@ impl World {
             places: Watch::begun(writers.places, &routes),
             classes: Watch::begun(writers.classes, &routes),
             leases: Watch::begun(writers.leases, &routes),
+            grants: Watch::begun(writers.grants, &routes),
             routes,
             seen: None,
         }
@@ -90,6 +92,9 @@ impl World {
 const NAMESPACE: &str = "default";
 const CLAIM: &str = "restored-database";
 
+/// Where a VolumeBackup lies that a PVC of [`NAMESPACE`] names.
+const OTHER: &str = "backups";
+
 fn object<K: DeserializeOwned>(value: &Value) -> K {
     serde_json::from_value(value.clone()).unwrap()
 }
@@ -105,6 +110,14 @@ fn place() -> Value {
     json!({
         "metadata": {"name": "store", "namespace": NAMESPACE, "uid": "s1", "generation": 1},
         "spec": {"url": "s3://b", "credentialsSecretRef": {"name": "keys"}},
+    })
+}
+
+fn grant() -> Value {
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant",
+        "metadata": {"name": "grant", "namespace": OTHER, "uid": "g1", "generation": 1},
+        "spec": {"from": [], "to": []},
     })
 }
 
@@ -184,6 +197,44 @@ fn a_claim_is_looked_at_when_what_it_lacked_has_come() {
             });
         }
     }
+}
+
+/// The same across namespaces; and what is of the PVC's own namespace there concerns nobody.
+#[test]
+fn a_claim_is_looked_at_when_what_it_lacked_in_another_namespace_has_come() {
+    let mut crossing = example();
+    crossing["spec"]["dataSourceRef"]["namespace"] = json!(OTHER);
+    let there = |mut object: Value| {
+        object["metadata"]["namespace"] = json!(OTHER);
+        object
+    };
+    for claim in ways(&crossing, |world| &mut world.claims) {
+        for grant in ways(&grant(), |world| &mut world.grants) {
+            every_order(&claim, &grant, |stores| !stores.grants_of(OTHER).is_empty());
+        }
+        for backup in ways(&there(backup()), |world| &mut world.backups) {
+            every_order(&claim, &backup, |stores| {
+                stores.backup(OTHER, "database-backup-v1").is_some()
+            });
+        }
+        for place in ways(&there(place()), |world| &mut world.places) {
+            every_order(&claim, &place, |stores| !stores.stores_of(OTHER).is_empty());
+        }
+    }
+    let mut world = World::new();
+    world.claims.show(Event::Apply(object(&crossing)));
+    world.work(|_| true);
+    world.seen = None;
+    world.backups.show(Event::Apply(object(&backup())));
+    world.places.show(Event::Apply(object(&place())));
+    world.work(|_| true);
+    assert_eq!(world.seen, None);
+    world.grants.show(Event::Apply(object(&grant())));
+    world.work(|_| true);
+    assert_eq!(world.seen.take(), Some(true));
+    world.grants.show(Event::Delete(object(&grant())));
+    world.work(|stores| stores.grants_of(OTHER).is_empty());
+    assert_eq!(world.seen, Some(true), "one that is taken away is seen too");
 }
 
 fn lease(version: u32) -> Lease {
