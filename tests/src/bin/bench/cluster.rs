@@ -25,9 +25,6 @@ use crate::table::{self, Row};
 /// What can be measured by itself, in the order in which all is.
 const PARTS: [&str; 4] = ["memory", "shipped", "raised", "thousand"];
 
-/// API requests for each PVC that the direct way may take.
-const REQUESTS: f64 = 16.0;
-
 /// All parts, or one; so many PVCs in that of a thousand.
 pub async fn measure(part: Option<&str>, count: usize) -> Result<()> {
     ensure!(

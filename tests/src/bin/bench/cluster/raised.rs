@@ -7,7 +7,7 @@ use tests::shared::World;
 
 use super::burst::{Burst, Figures};
 use super::claims::Filled;
-use super::{Goals, REQUESTS, archive, compared};
+use super::{Goals, archive, compared};
 use crate::table::Row;
 
 /// How often; in turn with its peer.
@@ -67,14 +67,12 @@ pub async fn measure(world: &World, rows: &mut Vec<Row>) -> Result<()> {
         ours: Filled::by_us("fast-csi-storage").on_nodes(),
         plain: Filled::empty("fast-csi-storage").on_nodes(),
         nodes: u16::try_from(world.cluster.nodes().len())?,
-        requests: Some(REQUESTS),
     };
     let prime = Case {
         name: "50 at once, prime",
         ours: Filled::by_us("other-immediate"),
         plain: Filled::empty("other-immediate"),
         nodes: 1,
-        requests: None,
     };
     for case in [direct, prime] {
         println!("{}, then empty, limits raised ...", case.name);
@@ -89,8 +87,6 @@ struct Case {
     plain: Filled,
     /// On how many nodes volumes lie.
     nodes: u16,
-    /// API requests for each that are the goal.
-    requests: Option<f64>,
 }
 
 impl Case {
@@ -109,11 +105,8 @@ impl Case {
 
     fn rows(&self, ours: &Figures, plain: &Figures, work: &Work) -> Vec<Row> {
         let name = self.name;
-        let goals = Goals {
-            seconds: None,
-            requests: self.requests,
-        };
-        let mut rows = Vec::from(compared(name, "empty", ours, plain, goals));
+        let none = Goals::default();
+        let mut rows = Vec::from(compared(name, "empty", ours, plain, none));
         let at_once = f64::from(MANY.min(PLACES * self.nodes));
         let least = plain.seconds + work.iter().sum::<f64>() / at_once;
         let case = format!("{name} / empty, mkfs, stage and sync");

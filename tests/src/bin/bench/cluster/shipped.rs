@@ -6,7 +6,7 @@ use tests::shared::World;
 use super::burst::Burst;
 use super::claims::Filled;
 use super::library::{self, Library};
-use super::{Goals, REQUESTS, archive, compared, in_turn};
+use super::{Goals, archive, compared, in_turn};
 use crate::table::Row;
 
 /// How often one is made; in turn with its peers.
@@ -14,6 +14,9 @@ const ROUNDS: usize = 9;
 
 /// How many are made at once.
 const MANY: usize = 50;
+
+/// API requests for each PVC that the direct way may take.
+const REQUESTS: f64 = 16.0;
 
 /// What one must know to read the figures.
 pub const NOTE: &str = "From PVC created to PVC bound, an archive of 1 MiB. direct: a class of our driver, their \

@@ -31,8 +31,11 @@ node status and kubelet's.";
 /// How long all may take to be bound.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
-/// How long the controller may take after that to say of all that they are complete.
+/// How long the controller may take after that to say of all that they are complete, and to be quiet.
 const TOLD: Duration = Duration::from_secs(120);
+
+/// How long nobody has asked the API server for anything when all is done.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// Most PVCs of a simulated node: a node has no more pods either.
 const ON_A_NODE: usize = 100;
@@ -75,11 +78,12 @@ pub async fn measure(world: &World, count: usize, rows: &mut Vec<Row>) -> Result
     };
     let seconds = begin.elapsed().as_secs_f64();
     look.sample(&bound).await?;
+    look.making = look.samples.len();
     print(&look.samples);
     table::write("cluster-thousand-over-time", &look.samples)?;
     ended??;
     look.all_complete(count).await?;
-    look.sample(&bound).await?;
+    look.settle(&bound).await?;
     burst::tell(&look.events, count);
     rows.extend(look.totals(count, seconds)?);
     Ok(())
@@ -136,6 +140,8 @@ struct Look<'a> {
     events: Vec<AuditEvent>,
     pods: usize,
     samples: Vec<Sample>,
+    /// How many samples there were when the last PVC was bound.
+    making: usize,
 }
 
 impl<'a> Look<'a> {
@@ -159,6 +165,7 @@ impl<'a> Look<'a> {
             events: Vec::new(),
             pods: 0,
             samples: Vec::new(),
+            making: 0,
         })
     }
 
@@ -213,6 +220,19 @@ impl<'a> Look<'a> {
         .await
     }
 
+    /// Until nobody asks for anything any more: what follows when a PVC is bound counts too.
+    async fn settle(&mut self, bound: &AtomicUsize) -> Result<()> {
+        let begin = Instant::now();
+        let mut seen = usize::MAX;
+        while seen != self.events.len() {
+            ensure!(begin.elapsed() < TOLD, "it never gets quiet");
+            seen = self.events.len();
+            tokio::time::sleep(QUIET).await;
+            self.sample(bound).await?;
+        }
+        Ok(())
+    }
+
     #[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
     fn totals(&self, count: usize, seconds: f64) -> Result<Vec<Row>> {
         let case = |what: &str| format!("{count} PVCs: {what}");
@@ -226,7 +246,8 @@ impl<'a> Look<'a> {
         };
         let requests = by_controller(&self.events) as f64;
         let each = |requests: f64| requests / count as f64;
-        let while_made: usize = self.samples.iter().map(|it| it.requests).sum();
+        let made = self.samples.iter().take(self.making);
+        let while_made: usize = made.map(|it| it.requests).sum();
         Ok(vec![
             row("until all are bound", seconds, None, "s"),
             row("peak memory of the controller", peak, Some(MEMORY), "MiB"),
