@@ -37,7 +37,7 @@ bench: tools ## Tables of measurements; the same figures as JSON under target/be
 	@$(RUN) bench
 
 .PHONY: bench-cluster
-bench-cluster: tools ## The part on a real cluster: one PVC and 50 at once, beside their peers
+bench-cluster: tools ## The part on a real cluster: one PVC, 50 at once beside their peers, and 1,000
 	@$(RUN) bench -- cluster
 
 .PHONY: e2e-storage

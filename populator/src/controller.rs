@@ -109,6 +109,8 @@ pub async fn run(
     let config = kube::Config::infer().await.map_err(StartError::from)?;
     let client = Client::try_from(config).map_err(StartError::from)?;
     let metrics = Metrics::new(telemetry);
+    let queue = Arc::new(Queue::default());
+    metrics::show_depth(telemetry, &queue);
     let identity = arguments.identity();
     tracing::info!(identity, namespace = arguments.namespace, "waiting to lead");
     let mut leadership = Leadership::new(client.clone(), &arguments.namespace, identity);
@@ -118,7 +120,7 @@ pub async fn run(
     tracing::info!("leading");
     metrics.leading.set(1);
     let led = tokio::select! {
-        led = lead(&arguments, client, metrics, &stop) => led,
+        led = lead(&arguments, client, queue, metrics, &stop) => led,
         () = leadership.hold() => Err(Error::LeadershipLost),
     };
     if led.is_ok() {
@@ -131,10 +133,10 @@ pub async fn run(
 async fn lead(
     arguments: &Arguments,
     client: Client,
+    queue: Arc<Queue<Key>>,
     metrics: Metrics,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
-    let queue = Arc::new(Queue::default());
     let memory = Arc::new(Memory::default());
     let mut watches = JoinSet::new();
     let watched = watches::Watched {

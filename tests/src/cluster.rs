@@ -21,9 +21,10 @@ use k8s_openapi::api::core::v1::{Node as NodeObject, Pod, ServiceAccount};
 use kube::api::PostParams;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
+use serde_json::{Value, json};
 use tokio::task::{JoinSet, spawn_blocking};
 
-pub use self::audit::{AuditEvent, AuditLog};
+pub use self::audit::{AuditEvent, AuditLog, Mark};
 use self::control_plane::ControlPlane;
 pub use self::node::{Mount, Node};
 use crate::addresses::MOST_NODES;
@@ -40,8 +41,17 @@ pub struct ClusterBuilder {
     nodes: u8,
     controllers: bool,
     durable: bool,
-    client_limits: Option<(f32, u32)>,
     feature_gates: &'static str,
+    client_limits: Option<ClientLimits>,
+}
+
+/// How many requests a client may send to the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// In a second.
+    pub per_second: u32,
+    /// At once.
+    pub burst: u32,
 }
 
 impl ClusterBuilder {
@@ -61,11 +71,11 @@ impl ClusterBuilder {
         self
     }
 
-    /// Requests a second, and at once, that kube-controller-manager and kube-scheduler may send
-    /// each. Without this they keep to what they are shipped with: 20 and 30, 50 and 100.
+    /// What kube-controller-manager, kube-scheduler and each kubelet may send. Without this they keep to
+    /// what they are shipped with: 20 a second and 30 at once, and 50 and 100 for the other two.
     #[must_use]
-    pub fn client_limits(mut self, per_second: f32, burst: u32) -> Self {
-        self.client_limits = Some((per_second, burst));
+    pub fn client_limits(mut self, limits: ClientLimits) -> Self {
+        self.client_limits = Some(limits);
         self
     }
 
@@ -114,7 +124,7 @@ impl ClusterBuilder {
         }
         let mut nodes = nodes.await??;
         for node in &mut nodes {
-            node.start_kubelet(plane.authority())?;
+            node.start_kubelet(plane.authority(), self.client_limits)?;
         }
         let cluster = Cluster {
             state,
@@ -225,6 +235,14 @@ impl Cluster {
             .status
             .context("a token request is answered with its status")?
             .token)
+    }
+
+    /// The text of a kubeconfig that may do what the bearer of `token` may.
+    pub fn kubeconfig_for_token(&self, token: &str) -> Result<String> {
+        let mut kubeconfig: Value =
+            serde_json::from_str(&std::fs::read_to_string(&self.kubeconfig)?)?;
+        kubeconfig["users"][0]["user"] = json!({"token": token});
+        Ok(kubeconfig.to_string())
     }
 
     /// Runs kubectl with these arguments and returns what it printed.

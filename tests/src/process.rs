@@ -146,17 +146,26 @@ pub fn with_environment(name: &str, value: &Path) -> Result<Vec<u32>> {
 
 /// The most memory a process ever had resident, in bytes (`VmHWM`).
 pub fn peak_memory(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
-        .with_context(|| format!("process {pid}"))?;
-    peak_in(&status).with_context(|| format!("process {pid} tells no VmHWM"))
+    memory(pid, "VmHWM")
 }
 
-fn peak_in(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kib * 1024)
+/// The memory that a process has resident, in bytes (`VmRSS`).
+pub fn resident_memory(pid: u32) -> Result<u64> {
+    memory(pid, "VmRSS")
+}
+
+fn memory(pid: u32, field: &str) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
+        .with_context(|| format!("process {pid}"))?;
+    bytes_in(&status, field).with_context(|| format!("process {pid} tells no {field}"))
+}
+
+fn bytes_in(status: &str, field: &str) -> Option<u64> {
+    let value = |line: &str| {
+        let value = line.strip_prefix(field)?.strip_prefix(':')?;
+        value.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    status.lines().find_map(value).map(|kib| kib * 1024)
 }
 
 /// The last `lines` lines of a file, for an error.
@@ -172,13 +181,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_peak_of_memory() {
-        assert_eq!(
-            peak_in("VmPeak:\t 9 kB\nVmHWM:\t    1536 kB\n"),
-            Some(1536 * 1024)
-        );
-        assert_eq!(peak_in("VmPeak:\t 9 kB\n"), None);
-        assert!(peak_memory(std::process::id()).unwrap() > 0);
+    fn reads_what_memory_a_process_has_and_had() {
+        let status = "VmPeak:\t 9 kB\nVmHWM:\t    1536 kB\nVmRSS:\t 7 kB\n";
+        assert_eq!(bytes_in(status, "VmHWM"), Some(1536 * 1024));
+        assert_eq!(bytes_in(status, "VmRSS"), Some(7 * 1024));
+        assert_eq!(bytes_in(status, "VmSwap"), None);
+        let own = std::process::id();
+        let (now, peak) = (resident_memory(own).unwrap(), peak_memory(own).unwrap());
+        assert!(now > 0 && peak > 0, "{now} {peak}");
     }
 
     #[test]

@@ -7,7 +7,12 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::ListParams};
 
-use crate::{cluster::Cluster, image::Image, s3::S3Server, tools::Tools};
+use crate::{
+    cluster::{ClientLimits, Cluster},
+    image::Image,
+    s3::S3Server,
+    tools::Tools,
+};
 
 /// Which form of the product is installed: `deploy/` with a sparse pool, and what a form adds. Each
 /// is a folder in `tests/overlays`.
@@ -15,8 +20,10 @@ use crate::{cluster::Cluster, image::Image, s3::S3Server, tools::Tools};
 pub enum Form {
     /// Nothing more.
     Plain,
-    /// Another driver beside ours, and all sidecars with the client limits that they are shipped with.
+    /// Another driver beside ours, and all clients with the limits that they are shipped with.
     StockLimits,
+    /// The same with every client's limits raised, so that nothing waits for its turn.
+    RaisedLimits,
     /// The populator with fail points instead, see `populator/src/failpoint.rs`.
     FailPoints,
     /// Snapshots, on any number of nodes.
@@ -34,6 +41,7 @@ impl Form {
         let name = match self {
             Self::Plain => "sparse-pool",
             Self::StockLimits => "stock-limits",
+            Self::RaisedLimits => "raised-limits",
             Self::FailPoints => "fail-points",
             Self::Snapshots => "snapshots",
             Self::Restore => "restore",
@@ -49,10 +57,20 @@ impl Form {
             Self::OneNode | Self::Attached => 1,
             Self::Plain
             | Self::StockLimits
+            | Self::RaisedLimits
             | Self::FailPoints
             | Self::Snapshots
             | Self::Restore => 2,
         }
+    }
+
+    /// What Kubernetes' own clients may send, if not what they are shipped with; what sidecars may,
+    /// stands in the overlays.
+    pub fn client_limits(self) -> Option<ClientLimits> {
+        (self == Self::RaisedLimits).then_some(ClientLimits {
+            per_second: 1000,
+            burst: 2000,
+        })
     }
 
     fn has_snapshots(self) -> bool {
@@ -71,7 +89,10 @@ impl Form {
     }
 
     fn has_other_driver(self) -> bool {
-        matches!(self, Self::StockLimits | Self::FailPoints | Self::Restore)
+        matches!(
+            self,
+            Self::StockLimits | Self::RaisedLimits | Self::FailPoints | Self::Restore
+        )
     }
 }
 

@@ -23,11 +23,13 @@ pub struct World {
 impl World {
     /// Starts all of it; `name` is the cluster's.
     pub async fn start(name: &str, form: Form) -> Result<Self> {
-        let cluster = Cluster::builder(name)
+        let mut builder = Cluster::builder(name)
             .nodes(form.nodes())
-            .feature_gates(form.feature_gates())
-            .start()
-            .await?;
+            .feature_gates(form.feature_gates());
+        if let Some(limits) = form.client_limits() {
+            builder = builder.client_limits(limits);
+        }
+        let cluster = builder.start().await?;
         let server = S3Server::beside(&cluster).await?;
         product::load_images(&cluster, form).await?;
         product::install(&cluster, form).await?;

@@ -67,6 +67,8 @@ pub struct Outcome {
     pub omitted: Losses,
     /// From the call to the end of the last write.
     pub elapsed: Duration,
+    /// What of it was spent at the end, until everything was durable.
+    pub syncing: Duration,
 }
 
 /// What was not restored, by kind. Nothing is left out silently.

@@ -97,6 +97,7 @@ pub fn restore(
         lost: done.lost,
         omitted: done.omitted,
         elapsed: begun.elapsed(),
+        syncing: done.syncing,
     })
 }
 

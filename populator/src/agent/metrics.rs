@@ -8,7 +8,8 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use crate::telemetry::Telemetry;
 
-/// Seconds that calls to a driver may take: from a stat to making a large file system.
+/// Seconds that calls to a driver may take, from a stat to making a large file system; and the end of a
+/// restore, from nothing to write out to as much as memory holds.
 const BUCKETS: [f64; 9] = [0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0, 120.0];
 
 /// One kind of call to one driver, and how it ended.
@@ -33,6 +34,8 @@ pub struct Metrics {
     pub written: Counter,
     /// How long calls to CSI drivers took.
     pub calls: Family<Call, Histogram>,
+    /// How long restores took at their end to make everything durable, in seconds.
+    pub syncing: Histogram,
 }
 
 impl Default for Metrics {
@@ -42,6 +45,7 @@ impl Default for Metrics {
             fetched: Counter::default(),
             written: Counter::default(),
             calls: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            syncing: Histogram::new(BUCKETS),
         }
     }
 }
@@ -70,6 +74,11 @@ impl Metrics {
                 "csi_call_seconds",
                 "How long calls to CSI drivers took, each try by itself",
                 metrics.calls.clone(),
+            );
+            registry.register(
+                "sync_seconds",
+                "How long restores took at their end to make everything durable",
+                metrics.syncing.clone(),
             );
         });
         metrics

@@ -28,6 +28,15 @@ enum Written {
     Image(ImageOutcome),
 }
 
+impl Written {
+    fn syncing(&self) -> Duration {
+        match self {
+            Self::Entries(outcome) => outcome.syncing,
+            Self::Image(outcome) => outcome.syncing,
+        }
+    }
+}
+
 impl Attempt<'_> {
     /// Writes the archive into the volume and closes that.
     pub(super) async fn restore(
@@ -88,6 +97,9 @@ impl Attempt<'_> {
         self.show(&progress, &mut meter, &mut counted, &fetched);
         let written = written??;
         failpoint::reached("agent.write.after");
+        node.metrics
+            .syncing
+            .observe(written.syncing().as_secs_f64());
         let fetched = self.fetched_before + fetched.load(Ordering::Relaxed);
         let result = match written {
             Written::Entries(outcome) => of_entries(&outcome, fetched, self.fetched_before),

@@ -1,15 +1,18 @@
 //! The controller's figures.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crds::volume_restore::Phase;
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
+use super::context::Key;
+use super::queue::Queue;
 use crate::telemetry::Telemetry;
 
 /// The controller's figures.
@@ -67,6 +70,29 @@ struct OutcomeLabels {
     store: String,
     driver: String,
     outcome: String,
+}
+
+/// Has `telemetry` show how many keys of `queue` wait: counted when somebody asks, since keys come to be
+/// due by themselves.
+pub fn show_depth(telemetry: &Telemetry, queue: &Arc<Queue<Key>>) {
+    let depth = Depth(Arc::clone(queue));
+    telemetry.register(|registry| registry.register_collector(Box::new(depth)));
+}
+
+#[derive(Debug)]
+struct Depth(Arc<Queue<Key>>);
+
+impl Collector for Depth {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let depth = ConstGauge::new(i64::try_from(self.0.depth()).unwrap_or(i64::MAX));
+        let metric = encoder.encode_descriptor(
+            "queue_depth",
+            "PVCs, VolumeBackups and BackupStores that wait to be looked at",
+            None,
+            depth.metric_type(),
+        )?;
+        depth.encode(metric)
+    }
 }
 
 impl Metrics {
@@ -241,6 +267,25 @@ mod tests {
         metrics.gone("a");
         assert_eq!((count("Pending"), count("Restoring")), (0, 0));
         assert_eq!((count("Failed"), metrics.oldest.get()), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn the_depth_of_the_queue_is_that_of_the_moment() {
+        let (telemetry, queue) = (Telemetry::default(), Arc::new(Queue::default()));
+        show_depth(&telemetry, &queue);
+        let shown = || {
+            let mut text = String::new();
+            telemetry
+                .register(|it| prometheus_client::encoding::text::encode(&mut text, it))
+                .unwrap();
+            text
+        };
+        assert!(shown().contains("populator_queue_depth 0\n"), "{}", shown());
+        queue.add(Key::Store {
+            namespace: "n".to_owned(),
+            name: "s".to_owned(),
+        });
+        assert!(shown().contains("populator_queue_depth 1\n"), "{}", shown());
     }
 
     #[test]

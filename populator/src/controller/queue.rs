@@ -90,6 +90,11 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         self.lock().keys.get(key).is_some_and(|entry| entry.running)
     }
 
+    /// How many keys are due and not being worked on.
+    pub fn depth(&self) -> usize {
+        self.lock().waiting(Instant::now())
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<K>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,6 +129,10 @@ impl<K: Clone + Eq + Hash + Ord> State<K> {
             }
             None => Err(None),
         }
+    }
+
+    fn waiting(&self, now: Instant) -> usize {
+        self.due.iter().take_while(|(at, _)| *at <= now).count()
     }
 
     fn done(&mut self, key: &K) {
@@ -176,6 +185,20 @@ mod tests {
         queue.done(&"a");
         assert!(!queue.is_running(&"a"));
         assert_eq!(queue.next().await, "a");
+    }
+
+    #[tokio::test]
+    async fn its_depth_is_what_could_be_worked_on_now() {
+        let queue = Queue::default();
+        queue.add("a");
+        queue.add("b");
+        queue.add_after("c", LONG);
+        assert_eq!(queue.depth(), 2);
+        assert_eq!(queue.next().await, "a");
+        queue.add("a");
+        assert_eq!(queue.depth(), 1);
+        queue.done(&"a");
+        assert_eq!(queue.depth(), 2);
     }
 
     #[tokio::test]

@@ -63,7 +63,12 @@ impl AuditLog {
     }
 
     /// The requests answered after `mark`.
-    pub fn since(&self, mark: Mark) -> Result<Vec<AuditEvent>> {
+    pub fn since(&self, mut mark: Mark) -> Result<Vec<AuditEvent>> {
+        self.follow(&mut mark)
+    }
+
+    /// [`AuditLog::since`], and `mark` comes to stand behind them.
+    pub fn follow(&self, mark: &mut Mark) -> Result<Vec<AuditEvent>> {
         let mut file = File::open(&self.path).context("the audit log")?;
         file.seek(SeekFrom::Start(mark.0))?;
         let mut events = Vec::new();
@@ -72,6 +77,7 @@ impl AuditLog {
         // A line without an end is being written.
         while reader.read_line(&mut line)? > 0 && line.ends_with('\n') {
             events.push(parse(&line)?);
+            mark.0 += u64::try_from(line.len())?;
             line.clear();
         }
         Ok(events)
@@ -165,6 +171,20 @@ mod tests {
         assert!(events[0].created("pods") && !events[0].created("secrets"));
         assert_eq!((&*events[0].namespace, &*events[0].name), ("default", "p"));
         assert_eq!(log.events().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn who_follows_sees_each_request_once() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let log = AuditLog::new(file.path().to_owned());
+        let mut mark = log.mark().unwrap();
+        let (begin, end) = CREATE.split_at(40);
+        write!(file, "{HEALTH}\n{begin}").unwrap();
+        assert_eq!(log.follow(&mut mark).unwrap().len(), 1);
+        assert_eq!(log.follow(&mut mark).unwrap(), []);
+        writeln!(file, "{end}").unwrap();
+        let events = log.follow(&mut mark).unwrap();
+        assert!(events.len() == 1 && events[0].created("pods"));
     }
 
     #[test]

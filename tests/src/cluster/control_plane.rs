@@ -9,7 +9,7 @@ use kube::Client;
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use super::PATIENCE;
+use super::{ClientLimits, PATIENCE};
 use crate::pki::Authority;
 use crate::process::Process;
 use crate::state::State;
@@ -141,12 +141,13 @@ impl ControlPlane {
     }
 
     /// Starts kube-controller-manager and kube-scheduler.
-    pub(super) fn start_controllers(&self, client_limits: Option<(f32, u32)>) -> Result<()> {
+    pub(super) fn start_controllers(&self, client_limits: Option<ClientLimits>) -> Result<()> {
         let private = self.state.addresses().private().to_string();
         let (managers, schedulers) = (self.path("controller-manager"), self.path("scheduler"));
         let (authority, tokens) = (self.path("ca.crt"), self.path("tokens.key"));
         let generated = self.path("generated");
-        let limits = client_limits.map(|(rate, burst)| (rate.to_string(), burst.to_string()));
+        let limits =
+            client_limits.map(|it| [it.per_second, it.burst].map(|number| number.to_string()));
         let common = |kubeconfig| {
             let mut options = vec![
                 ("kubeconfig", kubeconfig),
@@ -155,8 +156,11 @@ impl ControlPlane {
                 ("cert-dir", &*generated),
                 ("profiling", "false"),
             ];
-            if let Some((rate, burst)) = &limits {
-                options.extend([("kube-api-qps", &**rate), ("kube-api-burst", &**burst)]);
+            if let Some([per_second, burst]) = &limits {
+                options.extend([
+                    ("kube-api-qps", &**per_second),
+                    ("kube-api-burst", &**burst),
+                ]);
             }
             options
         };

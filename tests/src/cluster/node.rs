@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, ensure};
 
 pub use self::mounts::Mount;
 use super::control_plane::log;
-use super::network;
+use super::{ClientLimits, network};
 use crate::command;
 use crate::image::Image;
 use crate::pki::Authority;
@@ -200,10 +200,15 @@ impl Node {
         Ok(())
     }
 
-    pub(super) fn start_kubelet(&self, authority: &Authority) -> Result<()> {
+    pub(super) fn start_kubelet(
+        &self,
+        authority: &Authority,
+        limits: Option<ClientLimits>,
+    ) -> Result<()> {
         let folders = configuration::Folders::create(&self.inner.folder)?;
         let addresses = self.inner.state.addresses();
-        configuration::write_kubelet(&folders, authority, addresses, self.inner.number)?;
+        let number = self.inner.number;
+        configuration::write_kubelet(&folders, authority, addresses, number, limits)?;
         *self.kubelet() = Some(self.spawn_kubelet()?);
         Ok(())
     }

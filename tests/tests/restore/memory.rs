@@ -4,54 +4,24 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tests::{
-    product,
-    sample::{Compression, Sample},
+    large::{LIMIT, Large},
     shared::{SharedSuite, World},
-    tenant::Wish,
 };
-
-/// The container's limit in `deploy/populator/agent.yaml`.
-const LIMIT: u64 = 256 << 20;
 
 pub fn add(suite: &mut SharedSuite) {
     suite.test("one_gibibyte_within_256_mebibytes_of_memory", bounded);
 }
 
 async fn bounded(world: &World) -> Result<()> {
-    let tenant = world.tenant("memory").await?;
-    let sample = Sample::collect(20_000, 1 << 30)?;
-    let folder = tempfile::tempdir()?;
-    let archive = folder.path().join("archive");
-    sample.pack(&archive, Compression::Zstd)?;
-    world
-        .server
-        .put_file(&tenant.name, "archive", &archive)
-        .await?;
-    drop(folder);
-    tenant.backup("backup", "archive").await?;
-    tenant
-        .claim(
-            "data",
-            &Wish {
-                size: "4Gi",
-                ..Wish::BACKUP
-            },
-        )
-        .await?;
-    tenant.completed("data", Duration::from_secs(180)).await?;
-    for agent in product::agents(&world.cluster).await? {
-        let peak = tests::process::peak_memory(agent.pid)?;
+    let large = Large::restore(world, Duration::from_secs(180)).await?;
+    for (agent, peak) in &large.agents {
+        let (node, restarts) = (&agent.node, agent.restarts);
         ensure!(
-            peak <= LIMIT,
-            "the agent on {} took {} MiB",
-            agent.node,
+            *peak <= LIMIT,
+            "the agent on {node} took {} MiB",
             peak >> 20
         );
-        ensure!(
-            agent.restarts == 0,
-            "the agent on {} was restarted",
-            agent.node
-        );
+        ensure!(restarts == 0, "the agent on {node} was restarted");
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{
     FallocateFlags, FileType, OFlags, SeekFrom, fallocate, fcntl_setfl, fstat, fsync, ftruncate,
@@ -54,6 +54,8 @@ pub struct ImageOutcome {
     pub sha256: String,
     /// From the call to the end of the last write.
     pub elapsed: Duration,
+    /// What of it was spent at the end, until everything was durable.
+    pub syncing: Duration,
 }
 
 /// Restores the image `source` onto `target`: a block device, of which what lies behind the image stays
@@ -85,7 +87,9 @@ pub fn restore_image(
     image.write(&mut reading.content)?;
     let begun = reading.begun;
     let read = reading.end(options)?;
+    let written = Instant::now();
     let (size, holes) = image.finish()?;
+    let syncing = written.elapsed();
     let seen = progress.snapshot();
     Ok(ImageOutcome {
         format: read.format,
@@ -96,6 +100,7 @@ pub fn restore_image(
         verified: read.verified,
         sha256: read.sha256,
         elapsed: begun.elapsed(),
+        syncing,
     })
 }
 

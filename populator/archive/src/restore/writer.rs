@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FileType, Mode, fstat, linkat, makedev, mkdirat, mknodat, symlinkat};
 use rustix::io::Errno;
@@ -60,6 +61,8 @@ pub(super) struct Done {
     pub(super) omitted: Losses,
     /// Bytes of the object.
     pub(super) fetched_again: u64,
+    /// How long `syncfs` took.
+    pub(super) syncing: Duration,
 }
 
 impl<'a> Writer<'a> {
@@ -193,7 +196,9 @@ impl<'a> Writer<'a> {
         if self.options.strict && !self.lost.is_empty() {
             return Err(RestoreError::MetadataLost { lost: self.lost });
         }
+        let written = Instant::now();
         self.root.sync()?;
+        let syncing = written.elapsed();
         let fetched_again = match self.keeper {
             Some(keeper) => keeper.finish(&self.root)?,
             None => 0,
@@ -203,6 +208,7 @@ impl<'a> Writer<'a> {
             lost: self.lost,
             omitted: self.omitted,
             fetched_again,
+            syncing,
         })
     }
 

@@ -1,100 +1,104 @@
-//! The product on a real cluster: one PVC and many at once, filled by us, beside PVCs of the same
-//! class that are made empty and beside lib-volume-populator.
+//! The product on a real cluster: PVCs filled by us, one, many at once and a thousand, beside PVCs of the
+//! same class that are made empty and beside lib-volume-populator.
 
 mod burst;
+mod claims;
 mod library;
 mod memory;
+mod raised;
+mod shipped;
+mod simulation;
+mod thousand;
 
 use std::fs;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use tests::odd_tree;
 use tests::product::Form;
 use tests::shared::World;
 use tests::tenant::Tenant;
 
-use self::burst::{Burst, Figures, Filled};
-use self::library::Library;
+use self::burst::{Burst, Figures};
+use self::claims::Filled;
 use crate::table::{self, Row};
 
-/// How often one is made; in turn with its peers.
-const ROUNDS: usize = 9;
+/// What can be measured by itself, in the order in which all is.
+const PARTS: [&str; 4] = ["memory", "shipped", "raised", "thousand"];
 
-/// How many are made at once.
-const MANY: usize = 50;
-
-/// What one must know to read the figures.
-const NOTE: &str = "From PVC created to PVC bound, an archive of 1 MiB. direct: a class of our driver, their \
-nodes named as by the scheduler, peer: csi-provisioner makes it empty. prime: a class of\nanother driver (attachRequired), Immediate, peers: \
-csi-provisioner makes it empty, and lib-volume-populator in the same class, its example with provider \
-functions that do\nnothing (PROVIDER_POPULATOR names its program) and the one with pods that write a \
-line (HELLO_POPULATOR).\nClient limits as shipped: csi-provisioner, csi-attacher and \
-lib-volume-populator 5/s, kube-controller-manager 20/s. Requests without watches, leases, node status\n\
-and kubelet's.";
-
-/// All cases.
-pub async fn measure() -> Result<()> {
-    let world = World::start("bench", Form::StockLimits).await?;
-    // Before the others, which take memory too.
-    let mut large = Vec::new();
-    let mut measured = memory::measure(&world, &mut large).await;
-    table::print("1 GiB of real files from a tar.zst", memory::NOTE, &large);
+/// All parts, or one; so many PVCs in that of a thousand.
+pub async fn measure(part: Option<&str>, count: usize) -> Result<()> {
+    ensure!(
+        part.is_none_or(|part| PARTS.contains(&part)),
+        "{} is no part of the benchmark on a cluster; there are {}",
+        part.unwrap_or_default(),
+        PARTS.join(", ")
+    );
+    let wants = |names: &[&str]| part.is_none_or(|part| names.contains(&part));
     let mut rows = Vec::new();
-    if measured.is_ok() {
-        measured = cases(&world, &mut rows).await;
-        table::print("PVCs on a cluster", NOTE, &rows);
+    if wants(&["memory", "shipped"]) {
+        on("bench", Form::StockLimits, async |world| {
+            // Before the others, which take memory too.
+            if wants(&["memory"]) {
+                let title = "1 GiB of real files from a tar.zst";
+                let measure = async |rows: &mut _| memory::measure(world, rows).await;
+                shown(title, memory::NOTE, &mut rows, measure).await?;
+            }
+            if wants(&["shipped"]) {
+                let title = "PVCs on a cluster, client limits as shipped";
+                let measure = async |rows: &mut _| shipped::measure(world, rows).await;
+                shown(title, shipped::NOTE, &mut rows, measure).await?;
+            }
+            Ok(())
+        })
+        .await?;
     }
-    rows.extend(large);
+    if wants(&["raised", "thousand"]) {
+        on("bench-raised", Form::RaisedLimits, async |world| {
+            if wants(&["raised"]) {
+                let title = "PVCs on a cluster, client limits raised";
+                let measure = async |rows: &mut _| raised::measure(world, rows).await;
+                shown(title, raised::NOTE, &mut rows, measure).await?;
+            }
+            // Last: nobody deletes volumes of simulated nodes.
+            if wants(&["thousand"]) {
+                let title = format!("{count} PVCs at once");
+                let measure = async |rows: &mut _| thousand::measure(world, count, rows).await;
+                shown(&title, thousand::NOTE, &mut rows, measure).await?;
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    // A part does not replace the whole.
+    let part = part.map_or_else(String::new, |part| format!("-{part}"));
+    table::write(&format!("cluster{part}"), &rows)
+}
+
+/// Measures on a cluster of its own, which is taken away however that ends.
+async fn on<F>(name: &str, form: Form, measure: F) -> Result<()>
+where
+    F: AsyncFnOnce(&World) -> Result<()>,
+{
+    let world = World::start(name, form).await?;
+    let measured = measure(&world).await;
     if measured.is_err() {
         println!("{}", world.cluster.describe_failure().await);
     }
     world.server.stop().await?;
     world.cluster.stop().await?;
-    measured?;
-    table::write("cluster", &rows)
+    measured
 }
 
-async fn cases(world: &World, rows: &mut Vec<Row>) -> Result<()> {
-    let tenant = world.tenant("bench-pvcs").await?;
-    archive(world, &tenant).await?;
-    let mut burst = Burst::new(world, &tenant);
-    let direct = Filled::by_us("fast-csi-storage").on_nodes();
-    let plain = Filled::empty("fast-csi-storage").on_nodes();
-    println!("one, direct ...");
-    let (ours, peer) = in_turn(&mut burst, &direct, &plain).await?;
-    let goal = Some(peer.seconds + 0.3);
-    rows.extend(compared("one, direct", "empty", &ours, &peer, goal));
-    println!("50 at once, direct, then empty ...");
-    let ours = burst.run(&direct, MANY).await?;
-    let peer = burst.run(&plain, MANY).await?;
-    let goal = Some(peer.seconds * 1.2);
-    rows.extend(compared("50 at once, direct", "empty", &ours, &peer, goal));
-
-    let prime = Filled::by_us("other-immediate");
-    let plain = Filled::empty("other-immediate");
-    println!("one, prime ...");
-    let (one, peer) = in_turn(&mut burst, &prime, &plain).await?;
-    rows.extend(compared("one, prime", "empty", &one, &peer, None));
-    println!("50 at once, prime, then empty ...");
-    let many = burst.run(&prime, MANY).await?;
-    let peer = burst.run(&plain, MANY).await?;
-    rows.extend(compared("50 at once, prime", "empty", &many, &peer, None));
-    for (example, times) in [(library::FUNCTIONS, Some(0.6)), (library::PODS, None)] {
-        let Some(library) = Library::start(world, &tenant, &example).await? else {
-            println!("lib-volume-populator, {}: not measured here", example.name);
-            continue;
-        };
-        println!("lib-volume-populator, {} ...", example.name);
-        let theirs = library.filled("other-immediate");
-        let (one, peer) = in_turn(&mut burst, &prime, &theirs).await?;
-        rows.extend(compared("one, prime", example.name, &one, &peer, None));
-        let peer = burst.run(&theirs, MANY).await?;
-        let goal = times.map(|times| peer.seconds * times);
-        let case = "50 at once, prime";
-        rows.extend(compared(case, example.name, &many, &peer, goal));
-        library.stop()?;
-    }
-    Ok(())
+/// Prints what was measured, also when the rest failed, and adds it to all rows.
+async fn shown<F>(title: &str, note: &str, all: &mut Vec<Row>, measure: F) -> Result<()>
+where
+    F: AsyncFnOnce(&mut Vec<Row>) -> Result<()>,
+{
+    let mut rows = Vec::new();
+    let measured = measure(&mut rows).await;
+    table::print(title, note, &rows);
+    all.append(&mut rows);
+    measured
 }
 
 /// A store and a VolumeBackup of an archive of 16 files of 64 KiB.
@@ -110,49 +114,47 @@ async fn archive(world: &World, tenant: &Tenant<'_>) -> Result<()> {
         .server
         .put_file(&tenant.name, "archive", &archive)
         .await?;
-    tenant.backup(burst::BACKUP, "archive").await
+    tenant.backup(claims::BACKUP, "archive").await
 }
 
 /// One of each, again and again; the medians.
 async fn in_turn(
     burst: &mut Burst<'_>,
+    rounds: usize,
     ours: &Filled,
     theirs: &Filled,
 ) -> Result<(Figures, Figures)> {
     let mut all = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         all.0.push(burst.run(ours, 1).await?);
         all.1.push(burst.run(theirs, 1).await?);
     }
     Ok((Figures::median(&all.0), Figures::median(&all.1)))
 }
 
-/// API requests for each PVC that the direct way may take.
-fn most_requests(case: &str) -> Option<f64> {
-    case.ends_with("direct").then_some(16.0)
+/// The most that ours may take.
+#[derive(Clone, Copy, Debug, Default)]
+struct Goals {
+    seconds: Option<f64>,
+    /// API requests for each PVC.
+    requests: Option<f64>,
 }
 
-fn compared(
-    case: &str,
-    peer: &str,
-    ours: &Figures,
-    theirs: &Figures,
-    seconds: Option<f64>,
-) -> [Row; 3] {
-    let name = |what: &str| format!("{case} / {peer}{what}");
+fn compared(case: &str, peer: &str, ours: &Figures, theirs: &Figures, goals: Goals) -> [Row; 3] {
     let row = |what: &str, ours: f64, theirs: f64, goal, unit| {
-        Row::new(&name(what), ours, Some(theirs), goal, unit)
+        let name = format!("{case} / {peer}{what}");
+        Row::new(&name, ours, Some(theirs), goal, unit)
     };
-    let (requests, pods) = (most_requests(case), Some(0.0));
+    let Goals { seconds, requests } = goals;
+    let (what, unit) = (": API requests each", "requests");
     [
         row("", ours.seconds, theirs.seconds, seconds, "s"),
-        row(
-            ": API requests each",
-            ours.requests,
-            theirs.requests,
-            requests,
-            "requests",
-        ),
-        row(": pods", ours.pods, theirs.pods, pods, "pods"),
+        row(what, ours.requests, theirs.requests, requests, unit),
+        row(": pods", ours.pods, theirs.pods, Some(0.0), "pods"),
     ]
+}
+
+#[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }

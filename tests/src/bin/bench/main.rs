@@ -9,7 +9,7 @@ mod driver;
 mod interruption;
 mod table;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 /// What can be measured by itself.
 const PARTS: [&str; 3] = ["copies", "archives", "cluster"];
@@ -46,8 +46,11 @@ async fn main() -> Result<()> {
         table::write(&format!("archives{part}"), &rows)?;
     }
     if wants("cluster") {
+        let part = std::env::args().nth(2);
+        let count = std::env::args().nth(3).map_or(Ok(1000), |it| it.parse());
+        let count = count.context("how many PVCs `thousand` makes is a number")?;
         tokio::select! {
-            measured = cluster::measure() => measured?,
+            measured = cluster::measure(part.as_deref(), count) => measured?,
             () = interruption::happened() => bail!("interrupted"),
         }
     }

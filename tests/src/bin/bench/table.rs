@@ -72,7 +72,7 @@ pub fn print(title: &str, note: &str, rows: &[Row]) {
 }
 
 /// Writes `target/bench/<name>.json`.
-pub fn write(name: &str, rows: &[Row]) -> Result<()> {
+pub fn write(name: &str, rows: &[impl Serialize]) -> Result<()> {
     let folder = product::repository().join("target/bench");
     fs::create_dir_all(&folder)?;
     let file = folder.join(format!("{name}.json"));

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::PAUSE_IMAGE;
 use crate::addresses::Addresses;
+use crate::cluster::ClientLimits;
 use crate::pki::Authority;
 use crate::tools::Tools;
 
@@ -71,6 +72,7 @@ pub(super) fn write_kubelet(
     authority: &Authority,
     addresses: Addresses,
     number: u8,
+    limits: Option<ClientLimits>,
 ) -> Result<()> {
     let kubelet = folders.lib.join("kubelet");
     let user = format!("system:node:node-{number}");
@@ -82,7 +84,7 @@ pub(super) fn write_kubelet(
     authority
         .server(&user, &[IpAddr::V4(address)])?
         .write(&kubelet.join("pki"), "server")?;
-    let configuration = json!({
+    let mut configuration = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "address": address,
@@ -120,6 +122,16 @@ pub(super) fn write_kubelet(
         },
         "shutdownGracePeriod": "0s",
     });
+    if let Some(ClientLimits { per_second, burst }) = limits {
+        for (setting, value) in [
+            ("kubeAPIQPS", per_second),
+            ("kubeAPIBurst", burst),
+            ("eventRecordQPS", per_second),
+            ("eventBurst", burst),
+        ] {
+            configuration[setting] = value.into();
+        }
+    }
     write(
         &kubelet.join("config.json"),
         &format!("{configuration:#}\n"),

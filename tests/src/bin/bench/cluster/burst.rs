@@ -1,26 +1,21 @@
 //! PVCs made at once, from the first being created to the last being bound.
 
-use std::collections::{BTreeMap, HashSet};
-use std::pin::pin;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use futures::TryStreamExt as _;
+use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::PersistentVolume;
+use kube::Api;
 use kube::api::ListParams;
-use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, ResourceExt as _};
-use serde_json::json;
 use tests::cluster::AuditEvent;
 use tests::shared::World;
-use tests::tenant::{Tenant, Wish};
+use tests::tenant::Tenant;
 use tests::wait::eventually;
 
+use super::claims::{self, Filled};
 use crate::interruption;
-
-/// The VolumeBackup that ours are filled from.
-pub const BACKUP: &str = "backup";
 
 /// How long all may take to be bound, and to be gone.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -31,64 +26,6 @@ const REST: Duration = Duration::from_secs(10);
 
 /// How long nobody has asked the API server for anything when all is done.
 const QUIET: Duration = Duration::from_secs(3);
-
-/// How PVCs are filled.
-pub struct Filled {
-    class: String,
-    /// Whether their nodes are named, as by the scheduler.
-    on_nodes: bool,
-    /// The API group, kind and name of what they name.
-    source: Option<[String; 3]>,
-    /// A program that asks the API server as the administrator, and counts nevertheless.
-    program: Option<String>,
-}
-
-impl Filled {
-    /// Not at all: csi-provisioner makes them.
-    pub fn empty(class: &str) -> Self {
-        Self {
-            class: class.to_owned(),
-            on_nodes: false,
-            source: None,
-            program: None,
-        }
-    }
-
-    /// From the VolumeBackup.
-    pub fn by_us(class: &str) -> Self {
-        let source = [crds::GROUP, "VolumeBackup", BACKUP].map(str::to_owned);
-        Self {
-            source: Some(source),
-            ..Self::empty(class)
-        }
-    }
-
-    /// From an object of this API group, kind and name, by a program of this name.
-    pub fn by(class: &str, source: [&str; 3], program: &str) -> Self {
-        Self {
-            source: Some(source.map(str::to_owned)),
-            program: Some(program.to_owned()),
-            ..Self::empty(class)
-        }
-    }
-
-    /// The same, of a class that waits for the first consumer, each on the next node.
-    pub fn on_nodes(self) -> Self {
-        Self {
-            on_nodes: true,
-            ..self
-        }
-    }
-
-    fn counts(&self, event: &AuditEvent) -> bool {
-        let program = event.user_agent.split('/').next();
-        let is_counted = event.user != "admin" || program == self.program.as_deref();
-        is_counted
-            && event.verb != "watch"
-            && !["leases", "nodes", "csistoragecapacities", ""].contains(&event.resource.as_str())
-            && program != Some("kubelet")
-    }
-}
 
 /// What it took.
 #[derive(Clone, Copy)]
@@ -121,15 +58,18 @@ impl Figures {
 pub struct Burst<'a> {
     world: &'a World,
     tenant: &'a Tenant<'a>,
+    nodes: Vec<String>,
     made: usize,
 }
 
 impl<'a> Burst<'a> {
     /// In the namespace of this tenant.
     pub fn new(world: &'a World, tenant: &'a Tenant<'a>) -> Self {
+        let nodes = world.cluster.nodes().iter();
         Self {
             world,
             tenant,
+            nodes: nodes.map(|node| node.name().to_owned()).collect(),
             made: 0,
         }
     }
@@ -144,7 +84,9 @@ impl<'a> Burst<'a> {
         let log = self.world.cluster.audit_log();
         let mark = log.mark()?;
         let begin = Instant::now();
-        let (made, bound) = (self.make(filled, &names), self.bound(&names));
+        let count_bound = AtomicUsize::default();
+        let made = claims::make(self.tenant, filled, &names, &self.nodes);
+        let bound = claims::bound(self.tenant, &names, &count_bound);
         let both = async { tokio::try_join!(made, bound).map(drop) };
         let ended = tokio::time::timeout(PATIENCE, both).await;
         ended.context("not all are bound in time")??;
@@ -177,47 +119,6 @@ impl<'a> Burst<'a> {
         })
     }
 
-    async fn make(&self, filled: &Filled, names: &[String]) -> Result<()> {
-        let wish = Wish {
-            class: &filled.class,
-            size: "1Gi",
-            backup: None,
-        };
-        let mut nodes = self.world.cluster.nodes().iter().cycle();
-        let made = names.iter().map(|name| {
-            let node = nodes.next().filter(|_| filled.on_nodes);
-            self.tenant.claim_with(name, &wish, move |claim| {
-                if let Some(node) = node {
-                    claim["metadata"]["annotations"] =
-                        json!({"volume.kubernetes.io/selected-node": node.name()});
-                }
-                if let Some([group, kind, name]) = &filled.source {
-                    claim["spec"]["dataSourceRef"] =
-                        json!({"apiGroup": group, "kind": kind, "name": name});
-                }
-            })
-        });
-        try_join_all(made).await.map(drop)
-    }
-
-    /// Waits by a watch, so that no polling blurs the figure.
-    async fn bound(&self, names: &[String]) -> Result<()> {
-        let claims: Api<PersistentVolumeClaim> = self.tenant.api();
-        let changes = watcher(claims, watcher::Config::default()).applied_objects();
-        let mut changes = pin!(changes);
-        let mut left: HashSet<&str> = names.iter().map(String::as_str).collect();
-        while let Some(claim) = changes.try_next().await? {
-            let phase = claim.status.as_ref().and_then(|it| it.phase.as_deref());
-            if phase == Some("Bound") {
-                left.remove(&*claim.name_any());
-            }
-            if left.is_empty() {
-                return Ok(());
-            }
-        }
-        bail!("the watch ended")
-    }
-
     /// The next ones begin where these did.
     async fn take_away(&self, names: &[String]) -> Result<()> {
         try_join_all(names.iter().map(|name| self.tenant.delete_claim(name))).await?;
@@ -236,7 +137,7 @@ impl<'a> Burst<'a> {
 }
 
 /// Prints who asked for what, for each PVC.
-fn tell(events: &[AuditEvent], count: usize) {
+pub fn tell(events: &[AuditEvent], count: usize) {
     let mut asked: BTreeMap<(&str, &str), BTreeMap<String, usize>> = BTreeMap::new();
     for event in events {
         let user = event.user.rsplit(':').next().unwrap_or_default();

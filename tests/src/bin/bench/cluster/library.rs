@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
+use tests::cluster::{AuditLog, Mark};
 use tests::image::Image;
 use tests::process::Process;
 use tests::shared::World;
 use tests::tenant::Tenant;
+use tests::wait::eventually;
 
-use super::burst::Filled;
+use super::claims::Filled;
 
 /// An example of the library.
 pub struct Example {
@@ -55,6 +57,17 @@ pub const PODS: Example = Example {
 /// The name of what PVCs name.
 const SOURCE: &str = "source";
 
+/// What its informers watch, besides the kind of the example.
+const WATCHED: [&str; 4] = [
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "pods",
+    "storageclasses",
+];
+
+/// How long it may take to watch.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// An example that runs.
 pub struct Library<'a> {
     example: &'a Example,
@@ -94,22 +107,44 @@ impl<'a> Library<'a> {
             .await?;
         apply(world, &example.source(&tenant.name)).await?;
         let log = cluster.state().subfolder("logs")?.join(example.namespace);
+        let mark = cluster.audit_log().mark()?;
         let process = Process::spawn(example.name, &mut command, &log)?;
-        // Its informers.
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        process.check()?;
-        Ok(Some(Self {
+        let library = Self {
             example,
             program,
             process,
-        }))
+        };
+        library.watches(&cluster.audit_log(), mark).await?;
+        Ok(Some(library))
+    }
+
+    /// Waits until its informers have listed what there is, and watch: then it works.
+    async fn watches(&self, log: &AuditLog, mark: Mark) -> Result<()> {
+        let name = self.name();
+        eventually("lib-volume-populator watches", PATIENCE, async || {
+            self.process.check()?;
+            let mut events = log.since(mark)?;
+            events
+                .retain(|it| it.verb == "watch" && it.user_agent.split('/').next() == Some(&*name));
+            for kind in WATCHED.iter().chain([&self.example.plural]) {
+                let watched = events.iter().any(|event| event.resource == **kind);
+                ensure!(watched, "it does not watch {kind} yet");
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Its program's name, by which the API server knows it.
+    fn name(&self) -> String {
+        let name = self.program.file_name().unwrap_or(self.program.as_os_str());
+        name.to_string_lossy().into_owned()
     }
 
     /// PVCs that it fills.
     pub fn filled(&self, class: &str) -> Filled {
         let source = [self.example.group, self.example.kind, SOURCE];
-        let program = self.program.file_name().unwrap_or(self.program.as_os_str());
-        Filled::by(class, source, &program.to_string_lossy())
+        Filled::by(class, source, &self.name())
     }
 
     /// Ends it.
