@@ -4,6 +4,9 @@
 //! `$FAILPOINT_DIR/NAME.abort` makes the process rename it to `NAME.hit` and abort when it reaches
 //! the place NAME. A crash happens once for each file, and a test sees by `NAME.hit` that the place
 //! was really reached.
+//!
+//! A file `NAME.NAMESPACE.CLAIM.hold` makes what is done for that PVC stop at the place until the file
+//! is taken away; meanwhile `NAME.NAMESPACE.CLAIM.held` is there. All others go on.
 
 /// Every name, so that a test can prove that it has reached them all.
 pub const ALL: &[&str] = &[
@@ -107,6 +110,50 @@ pub fn reached(name: &'static str) {
         tracing::warn!(name, "aborting at a fail point, as a test asked");
         std::process::abort();
     }
+    if let Ok(place) = CLAIM.try_with(|claim| folder.join(format!("{name}.{claim}"))) {
+        hold(&place);
+    }
+}
+
+/// Stops as long as there is a file that says so.
+#[cfg(feature = "failpoints")]
+fn hold(place: &std::path::Path) {
+    let file = |kind: &str| std::path::PathBuf::from(format!("{}.{kind}", place.display()));
+    let (hold, held) = (file("hold"), file("held"));
+    if !hold.exists() {
+        return;
+    }
+    // The other tasks of this thread go on, on another one.
+    tokio::task::block_in_place(|| {
+        tracing::warn!(place = %place.display(), "held at a fail point, as a test asked");
+        drop(std::fs::write(&held, ""));
+        while hold.exists() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        drop(std::fs::remove_file(&held));
+    });
+}
+
+#[cfg(feature = "failpoints")]
+tokio::task_local! {
+    /// Namespace and name of the PVC that the task works for.
+    static CLAIM: String;
+}
+
+/// `work`, which is done for one PVC, so that it can be held alone.
+#[cfg(feature = "failpoints")]
+pub fn working_for<F: Future>(
+    namespace: &str,
+    claim: &str,
+    work: F,
+) -> impl Future<Output = F::Output> {
+    CLAIM.scope(format!("{namespace}.{claim}"), work)
+}
+
+/// `work`, as it is in this build.
+#[cfg(not(feature = "failpoints"))]
+pub fn working_for<F: Future>(_namespace: &str, _claim: &str, work: F) -> F {
+    work
 }
 
 /// The program has come to the place of this name: nothing happens in this build.

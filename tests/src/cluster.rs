@@ -274,6 +274,17 @@ impl Cluster {
         found.with_context(|| format!("no node is called {name}"))
     }
 
+    /// Kills the API server; connecting to it is refused from now on.
+    pub fn pause_api_server(&self) -> Result<()> {
+        self.plane.pause_api_server()
+    }
+
+    /// Starts the API server again, and waits until it is ready.
+    pub async fn resume_api_server(&self) -> Result<()> {
+        self.plane.resume_api_server()?;
+        self.plane.wait_until_ready(&self.client).await
+    }
+
     /// Every request that the API server has answered.
     pub fn audit_log(&self) -> AuditLog {
         AuditLog::new(self.plane.audit_log())

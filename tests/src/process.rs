@@ -55,6 +55,11 @@ impl Process {
         })
     }
 
+    /// What it was started as.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its process id on the machine. Of a program in a node this is the `nsenter` around it.
     pub fn pid(&self) -> u32 {
         self.pid

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 
 use crate::cluster::Cluster;
+use crate::command;
 use crate::pki::Authority;
 use crate::process::Process;
 use crate::state::State;
@@ -67,7 +68,7 @@ impl S3Server {
     ) -> Result<Self> {
         let port = free_port(address)?;
         let folder = state.subfolder("s3")?;
-        for part in ["buckets", "versions"] {
+        for part in ["buckets", "versions", "users"] {
             state.subfolder(&format!("s3/{part}"))?;
         }
         let server = Self {
@@ -154,6 +155,9 @@ impl S3Server {
             .args(["--quiet", "--region", REGION])
             .args(["--port", &address.to_string()])
             .args(flags)
+            // Who is taken off is refused with the next request.
+            .args(["--iam-cache-disable", "--iam-dir"])
+            .arg(self.folder.join("users"))
             .args(["posix", "--versioning-dir"])
             .arg(self.folder.join("versions"))
             .arg(self.folder.join("buckets"));
@@ -169,6 +173,32 @@ impl S3Server {
         )
         .await?;
         Ok(process)
+    }
+
+    /// Access key and secret key of another user, who may read and write all buckets.
+    pub async fn add_user(&self) -> Result<(String, String)> {
+        let (access, secret) = (random()?, random()?);
+        let user = ["--access", &access, "--secret", &secret];
+        self.administer("create-user", &[&user[..], &["--role", "admin"]].concat())
+            .await?;
+        Ok((access, secret))
+    }
+
+    /// Refuses a user from now on, by signed URLs too.
+    pub async fn remove_user(&self, access: &str) -> Result<()> {
+        self.administer("delete-user", &["--access", access]).await
+    }
+
+    async fn administer(&self, order: &str, arguments: &[&str]) -> Result<()> {
+        let mut command = self.state.command(&self.tools.built("versitygw"));
+        command
+            .args(["admin", "--endpoint-url", &self.endpoint()])
+            .args(["--access", &self.access_key])
+            .args(["--secret", &self.secret_key])
+            .arg(order)
+            .args(arguments);
+        spawn_blocking(move || command::run(&mut command)).await??;
+        Ok(())
     }
 
     /// Makes a bucket; names have three letters at least.

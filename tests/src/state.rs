@@ -111,6 +111,15 @@ impl State {
         command
     }
 
+    /// Detaches the loop devices whose backing files lie in a folder of it, whoever attached them.
+    pub(crate) fn detach_loops_in(&self, folder: &Path) -> Result<()> {
+        debug_assert!(
+            folder.starts_with(&self.folder),
+            "others are not ours to detach"
+        );
+        takedown::detach_loops_in(folder)
+    }
+
     /// Leaves everything as it is when this value goes.
     pub fn leave(&self) {
         self.left.store(true, Ordering::SeqCst);

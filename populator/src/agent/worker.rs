@@ -180,7 +180,9 @@ impl Worker {
         let _end = cancel.clone().drop_guard();
         let (renewed, access) = watch::channel(order.spec.access.clone());
         let mut around = self.around.clone();
-        let mut work = pin!(self.attempt(order, access, cancel.clone()));
+        let claim = &order.spec.claim;
+        let work = self.attempt(order, access, cancel.clone());
+        let mut work = pin!(failpoint::working_for(&claim.namespace, &claim.name, work));
         loop {
             tokio::select! {
                 done = &mut work => return done,

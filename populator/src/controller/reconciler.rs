@@ -17,6 +17,7 @@ use super::decision::{self, Stance, Step, Wait};
 use super::ending::Hindrance;
 use super::memory::Remembered;
 use super::refusal::Trouble;
+use crate::failpoint;
 
 /// More steps than any restore takes at a stretch.
 const STEPS_MAX: usize = 32;
@@ -24,7 +25,8 @@ const STEPS_MAX: usize = 32;
 /// Does what there is to do for one PVC now, and puts it into the queue again where time matters.
 pub async fn reconcile(context: &Context, key: &ClaimKey) {
     let span = tracing::info_span!("pvc", namespace = key.namespace, name = key.name);
-    if let Some(pause) = drive(context, key).instrument(span).await {
+    let work = failpoint::working_for(&key.namespace, &key.name, drive(context, key));
+    if let Some(pause) = work.instrument(span).await {
         context.queue.add_after(Key::Claim(key.clone()), pause);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
 use kube::Client;
@@ -17,6 +17,7 @@ use crate::tools::Tools;
 use crate::wait::eventually;
 
 const ETCD_PORT: u16 = 2379;
+const API_SERVER: &str = "kube-apiserver";
 /// Counts requests without their bodies, and once each.
 const AUDIT_POLICY: &str = r#"{
   "apiVersion": "audit.k8s.io/v1",
@@ -91,7 +92,7 @@ impl ControlPlane {
     /// Starts etcd and kube-apiserver. The latter waits for the former by itself.
     pub(super) fn start_api_server(&self, durable: bool, feature_gates: &str) -> Result<()> {
         let private = self.state.addresses().private();
-        let etcd = format!("http://{private}:{ETCD_PORT}");
+        let etcd = self.etcd();
         let peer = format!("http://{private}:{}", ETCD_PORT + 1);
         let configuration = json!({
             "name": "tests",
@@ -107,10 +108,26 @@ impl ControlPlane {
         self.write("etcd.json", &configuration.to_string())?;
         self.spawn("etcd", &[("config-file", &self.path("etcd.json"))])?;
 
+        self.resume_api_server()
+    }
+
+    /// Kills kube-apiserver; connecting to it is refused from now on.
+    pub(super) fn pause_api_server(&self) -> Result<()> {
+        let mut processes = self.processes();
+        let running = processes
+            .iter()
+            .position(|process| process.name() == API_SERVER)
+            .context("the API server is paused already")?;
+        processes.swap_remove(running).kill()
+    }
+
+    /// Starts kube-apiserver, with what is in etcd.
+    pub(super) fn resume_api_server(&self) -> Result<()> {
+        let etcd = self.etcd();
         let addresses = self.state.addresses();
         let (files, tokens) = (|name| self.path(name), self.path("tokens.key"));
         self.spawn(
-            "kube-apiserver",
+            API_SERVER,
             &[
                 ("etcd-servers", &etcd),
                 ("bind-address", &addresses.api_server().to_string()),
@@ -189,11 +206,17 @@ impl ControlPlane {
 
     /// An error with the end of its log if one of the programs has ended.
     pub(super) fn check(&self) -> Result<()> {
-        let processes = self
-            .processes
+        self.processes().iter().try_for_each(Process::check)
+    }
+
+    fn etcd(&self) -> String {
+        format!("http://{}:{ETCD_PORT}", self.state.addresses().private())
+    }
+
+    fn processes(&self) -> MutexGuard<'_, Vec<Process>> {
+        self.processes
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        processes.iter().try_for_each(Process::check)
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn url(&self) -> String {
@@ -215,10 +238,7 @@ impl ControlPlane {
             command.arg(format!("--{option}={value}"));
         }
         let process = Process::spawn(name, &mut command, &log(&self.state, name)?)?;
-        self.processes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(process);
+        self.processes().push(process);
         Ok(())
     }
 }

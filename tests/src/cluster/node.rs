@@ -11,6 +11,7 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,7 @@ struct Inner {
     anchor: u32,
     containerd: Process,
     kubelet: Mutex<Option<Process>>,
+    unplugged: AtomicBool,
 }
 
 /// Makes `count` nodes with containerd running and the pause image loaded, all at once.
@@ -103,6 +105,7 @@ impl Node {
             anchor,
             containerd,
             kubelet: Mutex::default(),
+            unplugged: AtomicBool::new(false),
         };
         let node = Self {
             inner: Arc::new(inner),
@@ -198,6 +201,19 @@ impl Node {
         }
         *running = Some(self.spawn_kubelet()?);
         Ok(())
+    }
+
+    /// Pulls its plug: all of it ends at once, and what it had mounted and attached is gone. It does not
+    /// come back.
+    pub fn pull_plug(&self) -> Result<()> {
+        self.inner.unplugged.store(true, Ordering::SeqCst);
+        process::kill(self.inner.anchor);
+        self.inner.state.detach_loops_in(&self.inner.folder)
+    }
+
+    /// Whether its plug was not pulled.
+    pub fn is_up(&self) -> bool {
+        !self.inner.unplugged.load(Ordering::SeqCst)
     }
 
     pub(super) fn start_kubelet(

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) fn take_down(name: &str) -> Result<()> {
     let folder = root().join(name);
     end_processes(name, &folder)?;
-    detach_loops(name, &folder)?;
+    detach(name, || loops(name, &folder))?;
     unmount(&folder)?;
     if let Some(index) = index(name) {
         remove_links(Addresses::new(index))?;
@@ -63,10 +63,16 @@ pub(super) fn processes(folder: &Path) -> Result<Vec<u32>> {
     Ok(pids)
 }
 
-fn detach_loops(name: &str, folder: &Path) -> Result<()> {
+/// Detaches the loop devices whose backing files lie in `folder`, whoever attached them.
+pub(super) fn detach_loops_in(folder: &Path) -> Result<()> {
+    let name = folder.display().to_string();
+    detach(&name, || paths(folder, false))
+}
+
+fn detach(name: &str, attached: impl Fn() -> Result<Vec<String>>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let left = loops(name, folder)?;
+        let left = attached()?;
         if left.is_empty() {
             return Ok(());
         }
@@ -84,11 +90,12 @@ fn detach_loops(name: &str, folder: &Path) -> Result<()> {
 
 /// The loop devices of a state.
 pub(super) fn loops(name: &str, folder: &Path) -> Result<Vec<String>> {
-    let alone = states()?.iter().all(|other| other == name);
-    Ok(loops::of(folder, alone)?
-        .into_iter()
-        .map(|device| device.path)
-        .collect())
+    paths(folder, states()?.iter().all(|other| other == name))
+}
+
+fn paths(folder: &Path, alone: bool) -> Result<Vec<String>> {
+    let found = loops::of(folder, alone)?.into_iter();
+    Ok(found.map(|device| device.path).collect())
 }
 
 /// Nothing of a node is mounted on the machine itself; a test may have done so.

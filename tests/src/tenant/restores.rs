@@ -204,7 +204,7 @@ impl Tenant<'_> {
     }
 
     /// Waits until nothing of a restore is left: no order, no PV, no prime PVC, no VolumeAttachment, and
-    /// on no node a volume in the pool, a loop device on it, a mount or a folder of the agent's.
+    /// on no node that is up a volume in the pool, a loop device on it, a mount or a folder of the agent's.
     pub async fn nothing_left(&self, claim: &Claim, within: Duration) -> Result<()> {
         let name = format!("pvc-{}", claim.uid);
         eventually(&format!("nothing is left of {name}"), within, || async {
@@ -228,7 +228,7 @@ impl Tenant<'_> {
             ensure!(attached.items.is_empty(), "it is attached");
             let volumes: Api<PersistentVolume> = Api::all(client);
             ensure!(volumes.get_opt(&name).await?.is_none(), "the PV is there");
-            for node in self.cluster.nodes() {
+            for node in self.cluster.nodes().iter().filter(|node| node.is_up()) {
                 let traces = traces::of(node, &name)?;
                 ensure!(traces.is_empty(), "on {}: {traces:?}", node.name());
             }

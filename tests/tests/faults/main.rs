@@ -1,8 +1,10 @@
 //! What is cut off midway: every step aborted before and after its effect, objects deleted, all
-//! containers killed. Everything ends with the PVC bound to complete data, or with nothing left.
+//! containers killed, and every event at every step. Everything ends with the PVC bound to complete data,
+//! or with its sentence, or with nothing left.
 
 mod aborts;
 mod midway;
+mod table;
 
 use std::process::ExitCode;
 
@@ -13,5 +15,6 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut suite = SharedSuite::start("faults", Form::FailPoints)?;
     aborts::add(&mut suite);
     midway::add(&mut suite);
+    table::add(&mut suite);
     Ok(suite.run())
 }
