@@ -109,13 +109,13 @@ impl ClusterBuilder {
         })
         .await??;
         network::create_bridge(state.addresses())?;
-        let plane = ControlPlane::prepare(&state, &tools)?;
+        let plane = ControlPlane::prepare(&state, &tools, self.feature_gates)?;
         // Nodes' containerds start and load the pause image while the API server is starting.
         let nodes = spawn_blocking({
             let (state, tools, count) = (Arc::clone(&state), tools.clone(), self.nodes);
             move || node::prepare_all(&state, &tools, count)
         });
-        plane.start_api_server(self.durable, self.feature_gates)?;
+        plane.start_api_server(self.durable)?;
         let kubeconfig = plane.kubeconfig();
         let client = client(&kubeconfig, None).await?;
         plane.wait_until_ready(&client).await?;

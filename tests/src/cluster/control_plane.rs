@@ -32,12 +32,17 @@ pub(super) struct ControlPlane {
     tools: Tools,
     authority: Authority,
     folder: PathBuf,
+    feature_gates: &'static str,
     processes: Mutex<Vec<Process>>,
 }
 
 impl ControlPlane {
-    /// Writes keys and configurations; starts nothing.
-    pub(super) fn prepare(state: &Arc<State>, tools: &Tools) -> Result<Self> {
+    /// Writes keys and configurations; starts nothing. `feature_gates` are the API server's.
+    pub(super) fn prepare(
+        state: &Arc<State>,
+        tools: &Tools,
+        feature_gates: &'static str,
+    ) -> Result<Self> {
         let folder = state.subfolder("control-plane")?;
         let authority = Authority::new()?;
         let plane = Self {
@@ -45,6 +50,7 @@ impl ControlPlane {
             tools: tools.clone(),
             authority,
             folder,
+            feature_gates,
             processes: Mutex::default(),
         };
         plane.write("ca.crt", &plane.authority.certificate)?;
@@ -90,7 +96,7 @@ impl ControlPlane {
     }
 
     /// Starts etcd and kube-apiserver. The latter waits for the former by itself.
-    pub(super) fn start_api_server(&self, durable: bool, feature_gates: &str) -> Result<()> {
+    pub(super) fn start_api_server(&self, durable: bool) -> Result<()> {
         let private = self.state.addresses().private();
         let etcd = self.etcd();
         let peer = format!("http://{private}:{}", ETCD_PORT + 1);
@@ -152,7 +158,7 @@ impl ControlPlane {
                 ("audit-log-maxsize", "100000"), // MiB: a log that rotates cannot be counted in
                 ("cert-dir", &files("generated")),
                 ("profiling", "false"),
-                ("feature-gates", feature_gates),
+                ("feature-gates", self.feature_gates),
             ],
         )
     }
