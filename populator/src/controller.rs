@@ -55,7 +55,6 @@ use tokio_util::sync::CancellationToken;
 
 pub use arguments::Arguments;
 
-use crate::store::Addresses;
 use crate::telemetry::Telemetry;
 use context::{Context, Key};
 use leadership::Leadership;
@@ -147,7 +146,7 @@ async fn lead(
         namespace: arguments.namespace.clone(),
         drivers: arguments.drivers().into(),
         listings: Listings::default(),
-        addresses: Addresses::from(&arguments.stores),
+        reach: arguments.reach(),
         url_lifetime: arguments.url_lifetime,
         stores,
         queue,

@@ -16,7 +16,7 @@ use super::metrics::Metrics;
 use super::queue::Queue;
 use super::resolution::Listings;
 use super::watches::Stores;
-use crate::store::Addresses;
+use crate::store::Reach;
 
 /// The field manager of everything that the controller applies.
 pub const MANAGER: &str = "populator-controller";
@@ -88,8 +88,8 @@ pub struct Context {
     pub drivers: Arc<[String]>,
     /// Who may look through listings of stores.
     pub listings: Listings,
-    /// Where stores may be.
-    pub addresses: Addresses,
+    /// What stores may be.
+    pub reach: Reach,
     /// For how long URLs are signed.
     pub url_lifetime: Duration,
     /// What the watches show.
