@@ -206,14 +206,16 @@ pub enum VolumeMode {
     Block,
 }
 
-/// A URL that reads one object for a while, without credentials.
+/// What reads one object for a while, without credentials.
 #[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct SignedAccess {
-    /// The signed URL (AWS Signature Version 4, query parameters). Read with `Range` and
-    /// `If-Match`.
+    /// The signed URL, read with `Range` and `If-Match`; or of a file, where it lies under the
+    /// administrator's directory.
     pub url: String,
-    /// When it stops working. The controller puts a new one here in time.
+    /// When it was signed: at half of its life the controller puts another one here.
+    pub signed: Time,
+    /// When it stops working.
     pub expires: Time,
     /// Certificates in PEM by which the server is trusted, in place of the public authorities.
     #[serde(default, skip_serializing_if = "Option::is_none")]

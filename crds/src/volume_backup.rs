@@ -43,7 +43,12 @@ use crate::restore_options::RestoreOptions;
         json_path = ".status.resolved.humanSize",
         description = "Size of the archive as stored"
     ),
-    printcolumn(name = "URL", type_ = "string", json_path = ".spec.backupURL"),
+    printcolumn(
+        name = "Archive",
+        type_ = "string",
+        json_path = ".status.resolved.url",
+        description = "The object that was last found, without what signed its URL"
+    ),
     printcolumn(
         name = "Age",
         type_ = "date",
@@ -54,24 +59,26 @@ use crate::restore_options::RestoreOptions;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeBackupSpec {
-    /// The archive: `s3://BUCKET/KEY`, one object. Its format (tar, alone or compressed by gzip,
-    /// zstd, xz, bzip2 or lz4) is told by its first bytes, not by its name.
+    /// The archive: `s3://BUCKET/KEY`, `gs://BUCKET/KEY`, `az://CONTAINER/KEY`, or `https://HOST/PATH` as
+    /// any web server gives it out, with a signature in its query perhaps; or `file:///PATH` in the
+    /// administrator's directory. One object. Its format (tar, alone or compressed by gzip, zstd, xz,
+    /// bzip2 or lz4) is told by its first bytes, not by its name.
     ///
-    /// Or, with a slash at the end, `s3://BUCKET/PREFIX/`: the newest archive under it at
-    /// `restorePoint`. A time in its name, as `20250101T100000Z` or `2025-01-01`, says of when an
+    /// Or, with a slash at the end, as `s3://BUCKET/PREFIX/`: the newest archive under it at
+    /// `restorePoint`, except of a web server. A time in its name, as `20250101T100000Z` or `2025-01-01`, says of when an
     /// archive is, in UTC unless it names a zone, a day without a time being its end; without one,
     /// it is of when it was written. Archives are the objects whose names end as those of archives
     /// do: `.tar`, `.tar.gz`, `.tgz`, `.img.zst` and so on.
     #[serde(rename = "backupURL")]
     #[x_kube(
-        validation = Rule::new("self.matches('^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.*$')")
-            .message("backupURL must be s3://BUCKET/KEY, for example s3://my-bucket/database.tar.gz, or s3://BUCKET/PREFIX/ for the newest archive under it at restorePoint"),
+        validation = Rule::new(r"self.matches('^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.*|gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]/[^?#%]*|az://[a-z0-9$][a-z0-9-]{1,61}[a-z0-9]/[^ %?#]*|https://[^/@?#%\\\\ ]+/[^?# ]*[^/?# ]([?][^# ]*)?|file:///.*)$')")
+            .message("backupURL must be s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY, https://HOST/PATH or file:///PATH, for example s3://my-bucket/database.tar.gz; or, except of https, with a slash at the end for the newest archive under it at restorePoint"),
     )]
-    #[schemars(length(max = 2048))]
+    #[schemars(length(max = 8192))]
     pub backup_url: String,
 
-    /// The point in time to restore (RFC 3339). Where the bucket keeps versions, it is the version
-    /// that was current then; where it keeps none, the object is used as it stands, and the
+    /// The point in time to restore (RFC 3339). Where a bucket of S3 keeps versions, it is the version
+    /// that was current then; elsewhere, the object is used as it stands, and the
     /// condition `PointInTime` says so. Nothing newer is ever taken instead: none that old is an
     /// error.
     pub restore_point: Time,
@@ -127,13 +134,14 @@ pub struct VolumeBackupStatus {
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ResolvedArchive {
-    /// `s3://BUCKET/KEY`.
+    /// As `s3://BUCKET/KEY`: the archive's own URL, without what signed it.
     pub url: String,
     /// The object's version, where the bucket keeps versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// The object's ETag as the store gave it, quotes included; every read is made with
-    /// `If-Match` on it (RFC 9110, 13.1.1).
+    /// `If-Match` on it (RFC 9110, 13.1.1). A web server may have none: then `lastModified` and
+    /// `If-Unmodified-Since` (13.1.4) stand for it. Of a file, what its inode says.
     #[serde(rename = "etag", default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<String>,
     /// Bytes as stored (compressed).

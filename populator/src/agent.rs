@@ -11,7 +11,7 @@
 //! | [`attempt`], [`writing`], [`teardown`] | the way to a filled volume; the archive into it; the way back |
 //! | [`registry`], [`plugin`] | finding CSI drivers; calling them |
 //! | [`volume`], [`mount`] | what CSI is told and may answer; the proof that a volume is mounted |
-//! | [`source`] | reading an archive through a signed URL |
+//! | [`source`] | reading an archive through a signed URL, or a file |
 //! | [`progress`], [`failure`], [`report`] | what the order's status says, and how it gets there |
 //! | [`snapshots`], [`copying`] | what is kept of volumes that were filled; making others from it |
 //! | [`record`], [`turns`], [`lock`] | what a node remembers; one order a volume; one agent a node |
@@ -25,7 +25,7 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::Addresses;
+use crate::store::{Addresses, FileRoot};
 use crate::telemetry::Telemetry;
 
 pub mod arguments;
@@ -121,6 +121,7 @@ pub async fn run(
     );
     node.resumption = arguments.resumption();
     node.pod = arguments.pod();
+    node.files = arguments.file_root.clone().map(FileRoot::from);
     let node = Arc::new(node);
 
     let namespace = &arguments.namespace;

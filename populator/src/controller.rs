@@ -59,7 +59,6 @@ use tokio_util::sync::CancellationToken;
 
 pub use arguments::Arguments;
 
-use crate::store::Addresses;
 use crate::telemetry::Telemetry;
 use context::{Context, Key};
 use leadership::Leadership;
@@ -157,8 +156,8 @@ async fn lead(
         namespace: arguments.namespace.clone(),
         drivers: arguments.drivers().into(),
         listings: Listings::default(),
-        addresses: Addresses::from(&arguments.stores),
         cross_namespace: arguments.cross_namespace,
+        reach: arguments.reach(),
         url_lifetime: arguments.url_lifetime,
         stores,
         queue,

@@ -6,14 +6,17 @@
 mod agent_fakes;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use agent_fakes::store::{Answer, Store};
 use agent_fakes::{access, archive, nearby};
 use archive::{Source as _, SourceError, SourceErrorKind};
 use crds::restore_order::SignedAccess;
-use populator::agent::source::{Clients, Limits, SignedSource};
+use crds::volume_backup::ResolvedArchive;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use populator::agent::source::{Clients, Intake, Limits, SignedSource};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 
@@ -23,6 +26,7 @@ const SECRET: &str = "c0ffee";
 struct Reading {
     store: Store,
     source: SignedSource,
+    fetched: Arc<AtomicU64>,
     access: watch::Sender<SignedAccess>,
     counter: Counter,
 }
@@ -40,23 +44,24 @@ async fn reading(seconds: i64) -> Reading {
 }
 
 async fn reading_at(seconds: i64, bandwidth: Option<u64>) -> Reading {
+    reading_of(&archive(1000, ETAG), seconds, bandwidth).await
+}
+
+async fn reading_of(pinned: &ResolvedArchive, seconds: i64, bandwidth: Option<u64>) -> Reading {
     let object: Vec<u8> = (0..1000u32)
         .map(|index| u8::try_from(index % 251).unwrap())
         .collect();
     let store = Store::start(object, ETAG).await;
     let (sender, receiver) = watch::channel(access(&store.url(SECRET), seconds));
     let counter = Counter::default();
-    let source = SignedSource::new(
-        Arc::new(Clients::new(limits(), nearby(), bandwidth).unwrap()),
-        "store",
-        &archive(1000, ETAG),
-        receiver,
-        counter.clone(),
-    )
-    .unwrap();
+    let clients = Arc::new(Clients::new(limits(), nearby(), bandwidth).unwrap());
+    let intake = Intake::new(clients, "store", receiver, counter.clone());
+    let fetched = intake.fetched();
+    let source = SignedSource::new(pinned, intake).unwrap();
     Reading {
         store,
         source,
+        fetched,
         access: sender,
         counter,
     }
@@ -93,7 +98,7 @@ async fn a_range_is_asked_for_by_etag() {
         ("bytes=250-259", ETAG)
     );
     assert_eq!(asked[0].query, format!("sig={SECRET}"));
-    assert_eq!(reading.source.fetched().load(Ordering::Relaxed), 10);
+    assert_eq!(reading.fetched.load(Ordering::Relaxed), 10);
     assert_eq!(reading.counter.get(), 10);
 }
 
@@ -145,9 +150,9 @@ async fn broken_answers_count_as_fetched() {
     let reading = reading(60).await;
     reading.store.script([Answer::Stall]);
     reading.source.read_at(0..100).await.unwrap_err();
-    assert_eq!(reading.source.fetched().load(Ordering::Relaxed), 50);
+    assert_eq!(reading.fetched.load(Ordering::Relaxed), 50);
     assert_eq!(reading.source.read_at(0..100).await.unwrap().len(), 100);
-    assert_eq!(reading.source.fetched().load(Ordering::Relaxed), 150);
+    assert_eq!(reading.fetched.load(Ordering::Relaxed), 150);
 }
 
 #[tokio::test]
@@ -236,4 +241,78 @@ async fn no_more_is_read_than_a_node_or_a_store_may() {
         begun.elapsed() >= Duration::from_millis(1000),
         "they share it"
     );
+}
+
+/// What was written then, on a server that has no ETags.
+fn dated() -> ResolvedArchive {
+    let written: Timestamp = "2025-01-01T10:00:00Z".parse().unwrap();
+    ResolvedArchive {
+        url: "https://web.example.com/k.tar".into(),
+        size: 1000,
+        last_modified: Some(Time(written)),
+        ..ResolvedArchive::default()
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_etag_is_told_by_when_it_was_written() {
+    let reading = reading_of(&dated(), 60, None).await;
+    let written = "Wed, 01 Jan 2025 10:00:00 GMT";
+    reading.store.script([Answer::Written(written)]);
+    assert_eq!(reading.source.read_at(0..10).await.unwrap().len(), 10);
+    let asked = reading.store.asked();
+    assert_eq!(asked[0].if_unmodified_since, written);
+    assert_eq!(asked[0].if_match, "");
+    let later = "Wed, 01 Jan 2025 10:00:01 GMT";
+    for (answer, kind) in [
+        (Answer::Written(later), SourceErrorKind::Changed),
+        (Answer::Refuse(412, ""), SourceErrorKind::Changed),
+        // It does not say.
+        (Answer::Range, SourceErrorKind::Other),
+    ] {
+        reading.store.script([answer.clone()]);
+        let error = reading.source.read_at(0..10).await.unwrap_err();
+        assert_eq!(error.kind, kind, "{answer:?}: {error}");
+    }
+    let mut another = dated();
+    another.last_modified = Some(Time(later_by_a_second(&another)));
+    let other = reading_of(&another, 60, None).await;
+    assert!(reading.source.identity().is_some());
+    assert_ne!(reading.source.identity(), other.source.identity());
+}
+
+fn later_by_a_second(archive: &ResolvedArchive) -> Timestamp {
+    let written = archive.last_modified.as_ref().unwrap().0;
+    written + jiff::SignedDuration::from_secs(1)
+}
+
+#[tokio::test]
+async fn what_somebody_else_signed_is_not_waited_for() {
+    let expired = "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>";
+    for body in [
+        expired,
+        "",
+        "<Error><Code>SignatureDoesNotMatch</Code></Error>",
+    ] {
+        let mut given = archive(1000, ETAG);
+        given.url = "https://web.example.com/k.tar".into();
+        let reading = reading_of(&given, 60, None).await;
+        reading.store.script([Answer::Refuse(403, body)]);
+        let begun = Instant::now();
+        let error = reading.source.read_at(0..10).await.unwrap_err();
+        assert_eq!(error.kind, SourceErrorKind::Denied, "{error}");
+        assert!(error.message.contains("the signed URL"), "{error}");
+        assert!(begun.elapsed() < limits().renewal);
+    }
+}
+
+#[tokio::test]
+async fn what_nothing_tells_from_others_is_not_read() {
+    let mut nameless = dated();
+    nameless.last_modified = None;
+    let store = Store::start(Vec::new(), ETAG).await;
+    let (_sender, receiver) = watch::channel(access(&store.url(SECRET), 60));
+    let clients = Arc::new(Clients::new(limits(), nearby(), None).unwrap());
+    let intake = Intake::new(clients, "store", receiver, Counter::default());
+    assert!(SignedSource::new(&nameless, intake).is_none());
 }

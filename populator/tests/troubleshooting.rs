@@ -198,7 +198,13 @@ fn refused_backups() -> Vec<Refusal> {
             secret: secret(),
             store: store(),
             namespace: namespace(),
+            keys: "KEYS",
         },
+        Refusal::AmbientDenied {
+            store: store(),
+            namespace: namespace(),
+        },
+        Refusal::AmbientElsewhere { store: store() },
         Refusal::SecretIncomplete {
             secret: secret(),
             store: store(),
@@ -268,6 +274,20 @@ fn stores() -> Vec<Row> {
     let bucket = || text("BUCKET");
     let all = vec![
         StoreError::Url { url: url() },
+        StoreError::NoListing { url: url() },
+        StoreError::FilesDisabled { url: url() },
+        StoreError::FileDenied { url: url() },
+        StoreError::NotAFile { url: url() },
+        StoreError::AmbientMissing { url: url() },
+        StoreError::UrlDenied {
+            url: url(),
+            server: server(),
+            code: code(),
+        },
+        StoreError::Redirected {
+            url: url(),
+            server: server(),
+        },
         StoreError::ListingDenied {
             url: url(),
             code: code(),
@@ -313,6 +333,7 @@ fn stores() -> Vec<Row> {
         StoreError::Denied {
             url: url(),
             code: code(),
+            permission: "PERMISSION",
         },
         StoreError::Region {
             bucket: bucket(),
@@ -497,6 +518,7 @@ async fn attempts() -> Vec<Row> {
         .into(),
     );
     all.push(AttemptError::Order("WHAT IS WRONG WITH IT"));
+    all.push(AttemptError::NoFiles);
     all.push(
         ChoiceError::Value {
             field: "FIELD",

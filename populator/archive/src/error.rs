@@ -121,7 +121,9 @@ pub enum RestoreError {
     )]
     ArchiveChanged(SourceError),
     /// The store refuses to hand it out.
-    #[error("the store denies access to the archive ({0}); correct the credentials or the policy")]
+    #[error(
+        "the store denies access to the archive ({0}); correct the credentials, the policy or the URL"
+    )]
     ArchiveDenied(SourceError),
     /// The store does not have it.
     #[error("the archive is not in the store ({0}); correct the address or upload it")]

@@ -65,6 +65,11 @@ pub struct Arguments {
     #[command(flatten)]
     pub stores: Allowance,
 
+    /// The directory of archives that file:// URLs name, of each namespace in a folder of its name; the
+    /// controller must see it at the same path. Default: files are not read
+    #[arg(long, value_name = "DIRECTORY", env = "FILE_ROOT")]
+    pub file_root: Option<PathBuf>,
+
     /// The smallest archive of which checkpoints are taken: a restore of it that is interrupted goes on from
     /// the last. They lie in the work directory
     #[arg(long, value_name = "QUANTITY", env = "CHECKPOINT_FROM", default_value = "64Mi", value_parser = quantity)]

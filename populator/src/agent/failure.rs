@@ -51,6 +51,9 @@ pub enum AttemptError {
     /// What it says of the restore makes no sense.
     #[error("the order is invalid: {0}")]
     Choice(#[from] ChoiceError),
+    /// The agent was given no directory.
+    #[error("the archive is a file, and the populator's agent on this node reads none")]
+    NoFiles,
     /// The archive, the store or the volume failed.
     #[error(transparent)]
     Restore(#[from] RestoreError),
@@ -117,6 +120,7 @@ impl AttemptError {
             | Self::Record(_)
             | Self::Order(_)
             | Self::Choice(_)
+            | Self::NoFiles
             | Self::Restore(_) => Worth::Same,
         }
     }
@@ -185,6 +189,11 @@ impl AttemptError {
                 "OrderInvalid",
                 Cure::Person,
                 "delete the PVC and make it again",
+            ),
+            Self::NoFiles => (
+                "FilesDisabled",
+                Cure::Person,
+                "have the administrator give it --file-root too, as to the controller",
             ),
             Self::Restore(error) => (error.reason(), restore(error), for_a_claim(error)),
             Self::Died(_) => (

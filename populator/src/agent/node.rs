@@ -14,6 +14,7 @@ use super::registry::Drivers;
 use super::snapshots::Snapshots;
 use super::source::Clients;
 use super::volume::Pod;
+use crate::store::FileRoot;
 
 /// Of what archives a restore notes how far it is, and how often: an attempt after one that came to no
 /// good end goes on from there.
@@ -51,6 +52,8 @@ pub struct Node {
     pub patience: Patience,
     /// What reads archives.
     pub clients: Arc<Clients>,
+    /// Where archives lie that are files, if any are read.
+    pub files: Option<FileRoot>,
     /// How archives are restored; the memory in it is shared.
     pub options: Options,
     /// Which restores can go on.
@@ -81,6 +84,7 @@ impl Node {
             drivers,
             patience: Patience::default(),
             clients: Arc::new(clients),
+            files: None,
             options: Options::new(Budget::new(Budget::DEFAULT)),
             resumption: Resumption::default(),
             places: Places::new(concurrency),

@@ -1,10 +1,9 @@
-//! An archive read through a signed URL: no credentials, one object, a while.
+//! An archive read without credentials: through a URL that was signed for one object and a while, or from a
+//! file.
 //!
 //! The URL is a secret: whoever has it can read the archive. It stands in no log line and no error.
 
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use archive::{Source, SourceError, SourceErrorKind};
@@ -14,21 +13,25 @@ use crds::volume_backup::ResolvedArchive;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
-use http::header::{CONTENT_RANGE, ETAG, IF_MATCH, RANGE};
+use http::header::{CONTENT_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use prometheus_client::metrics::counter::Counter;
 use reqwest::Response;
 use tokio::sync::watch;
 
 mod answer;
 mod clients;
+mod file;
+mod intake;
 mod pace;
+mod pin;
 
 use answer::{Refusal, Said};
 pub use clients::Clients;
-use pace::Pace;
+pub use file::FileSource;
+pub use intake::Intake;
+use pin::Pin;
 
-use crate::store::identity;
+use crate::store::Scheme;
 
 /// How long things may take.
 #[derive(Debug, Clone, Copy)]
@@ -54,46 +57,25 @@ impl Default for Limits {
 /// One pinned object behind a signed URL that is renewed now and then.
 #[derive(Debug)]
 pub struct SignedSource {
-    clients: Arc<Clients>,
-    /// Of the store.
-    pace: Arc<Pace>,
-    access: watch::Receiver<SignedAccess>,
-    etag: Option<HeaderValue>,
+    intake: Intake,
+    pin: Pin,
     identity: Option<String>,
     length: u64,
-    fetched: Arc<AtomicU64>,
-    counter: Counter,
+    /// Whether the URL is as somebody wrote it: nobody here can sign another.
+    is_given: bool,
 }
 
 impl SignedSource {
-    /// The object `archive` in `store`, whatever that is called, read by what `access` holds at the time.
-    /// `None` where its ETag or size can be no store's.
-    pub fn new(
-        clients: Arc<Clients>,
-        store: &str,
-        archive: &ResolvedArchive,
-        access: watch::Receiver<SignedAccess>,
-        counter: Counter,
-    ) -> Option<Self> {
-        let etag = match &archive.etag {
-            Some(etag) => Some(HeaderValue::from_str(etag).ok()?),
-            None => None,
-        };
+    /// The object `archive`. `None` where it has no size or nothing that tells it from others.
+    pub fn new(archive: &ResolvedArchive, intake: Intake) -> Option<Self> {
+        let pin = Pin::of(archive)?;
         Some(Self {
-            pace: clients.paces.store(store),
-            clients,
-            access,
-            etag,
-            identity: identity(archive.etag.as_deref(), archive.version.as_deref()),
+            intake,
+            identity: pin.identity(archive.version.as_deref()),
+            pin,
             length: u64::try_from(archive.size).ok()?,
-            fetched: Arc::default(),
-            counter,
+            is_given: Scheme::of(&archive.url) == Some(Scheme::Https),
         })
-    }
-
-    /// Bytes received so far, those of broken answers included. The counter lives on.
-    pub fn fetched(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.fetched)
     }
 
     async fn read(&self, range: Range<u64>) -> Result<Bytes, SourceError> {
@@ -131,10 +113,7 @@ impl SignedSource {
             Ok(body.right_stream())
         };
         answer.try_flatten_stream().and_then(async |chunk| {
-            let count = chunk.len() as u64;
-            self.fetched.fetch_add(count, Ordering::Relaxed);
-            self.counter.inc_by(count);
-            self.paced(count).await;
+            self.intake.pass(chunk.len() as u64).await;
             Ok(chunk)
         })
     }
@@ -145,7 +124,7 @@ impl SignedSource {
         &self,
         next: impl Future<Output = Result<T, reqwest::Error>>,
     ) -> Result<T, SourceError> {
-        let stall = self.clients.limits.stall;
+        let stall = self.intake.clients.limits.stall;
         match tokio::time::timeout(stall, next).await {
             Ok(next) => next.map_err(answer::transport),
             Err(_) => Err(SourceError::new(
@@ -155,18 +134,9 @@ impl SignedSource {
         }
     }
 
-    /// Waits until no more is read than may be.
-    async fn paced(&self, bytes: u64) {
-        let rate = self.access.borrow().bytes_per_second;
-        if let Some(rate) = rate.and_then(|rate| u64::try_from(rate).ok()) {
-            self.pace.pass(bytes, rate).await;
-        }
-        self.clients.paces.pass(bytes).await;
-    }
-
     /// An answer of 206 that has this range, its body still to come.
     async fn open(&self, range: &Range<u64>) -> Result<Response, SourceError> {
-        let mut access = self.access.clone();
+        let mut access = self.intake.access.clone();
         loop {
             let current = access.borrow_and_update().clone();
             if current.expires.0 <= jiff::Timestamp::now() {
@@ -176,11 +146,13 @@ impl SignedSource {
             match self.get(&current, range).await {
                 Ok(response) => return Ok(response),
                 Err(Refusal::Final(error)) => return Err(error),
+                Err(Refusal::Expired) if self.is_given => return Err(useless("it has expired")),
                 // Clocks differ: the store may find expired what looks good here.
                 Err(Refusal::Expired) => self.renewed(&mut access).await?,
                 // Signed anew meanwhile, with other credentials perhaps.
                 Err(Refusal::Denied(error)) => match access.has_changed() {
                     Ok(true) => {}
+                    Ok(false) | Err(_) if self.is_given => return Err(useless(&error.message)),
                     Ok(false) | Err(_) => return Err(error),
                 },
             }
@@ -189,7 +161,7 @@ impl SignedSource {
 
     /// Waits for another URL.
     async fn renewed(&self, access: &mut watch::Receiver<SignedAccess>) -> Result<(), SourceError> {
-        match tokio::time::timeout(self.clients.limits.renewal, access.changed()).await {
+        match tokio::time::timeout(self.intake.clients.limits.renewal, access.changed()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(SourceError::new(
                 SourceErrorKind::Unavailable,
@@ -203,10 +175,12 @@ impl SignedSource {
         let wanted = format!("bytes={}-{}", range.start, range.end - 1);
         let wanted = HeaderValue::try_from(wanted).map_err(|_| answer::other("range"))?;
         headers.insert(RANGE, wanted);
-        if let Some(etag) = &self.etag {
-            headers.insert(IF_MATCH, etag.clone());
-        }
-        let client = self.clients.of(&access.url, access.ca_bundle.as_deref());
+        let (condition, value) = self.pin.condition();
+        headers.insert(condition, value);
+        let client = self
+            .intake
+            .clients
+            .of(&access.url, access.ca_bundle.as_deref());
         let request = client
             .map_err(Refusal::Final)?
             .get(&access.url)
@@ -223,7 +197,8 @@ impl SignedSource {
         let status = response.status();
         // The body of a refusal is short; that of a 200 is the whole object.
         let said = if status.is_client_error() || status.is_server_error() {
-            let said = tokio::time::timeout(self.clients.limits.stall, answer::said(response));
+            let said =
+                tokio::time::timeout(self.intake.clients.limits.stall, answer::said(response));
             said.await.unwrap_or_default()
         } else {
             Said::default()
@@ -234,12 +209,7 @@ impl SignedSource {
     /// Whether an answer of 206 is of the pinned object and of this range.
     fn accept(&self, response: &Response, range: &Range<u64>) -> Result<(), Refusal> {
         let headers = response.headers();
-        // A server that ignores If-Match still says what it sends.
-        if let (Some(pinned), Some(sent)) = (&self.etag, headers.get(ETAG))
-            && pinned != sent
-        {
-            return Err(answer::changed("its ETag is another one"));
-        }
+        self.pin.check(headers)?;
         let content = headers
             .get(CONTENT_RANGE)
             .and_then(|value| value.to_str().ok())
@@ -255,6 +225,14 @@ impl SignedSource {
         }
         Ok(())
     }
+}
+
+/// Only somebody else has a better URL.
+fn useless(what: &str) -> SourceError {
+    SourceError::new(
+        SourceErrorKind::Denied,
+        format!("{what}: the signed URL does not open it, or no longer"),
+    )
 }
 
 impl Source for SignedSource {

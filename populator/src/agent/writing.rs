@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use archive::{ImageOutcome, Losses, Options, Outcome, Progress, RestoreError};
+use archive::{ImageOutcome, Losses, Options, Outcome, Progress, RestoreError, Source};
 use crds::restore_order::State;
 use crds::volume_restore::RestoreResult;
 use tokio::runtime::Handle;
@@ -14,8 +14,9 @@ use super::attempt::{Attempt, Mounted, Target};
 use super::failure::AttemptError;
 use super::progress::{Meter, signed};
 use super::record::Filled;
-use super::source::SignedSource;
+use super::source::{FileSource, Intake, SignedSource};
 use crate::failpoint;
+use crate::store::Scheme;
 
 /// How often figures are made.
 const TICK: Duration = Duration::from_secs(1);
@@ -45,18 +46,7 @@ impl Attempt<'_> {
         options: Options,
     ) -> Result<Filled, AttemptError> {
         let Mounted { volume, target, .. } = mounted;
-        let node = self.node;
-        let source = SignedSource::new(
-            Arc::clone(&node.clients),
-            &self.store(),
-            &self.order.spec.archive,
-            self.access.clone(),
-            node.metrics.fetched.clone(),
-        )
-        .ok_or(AttemptError::Order(
-            "its archive has no possible size or ETag",
-        ))?;
-        let fetched = source.fetched();
+        let (source, fetched) = self.source()?;
         self.status
             .send_modify(|status| status.state = State::Restoring);
 
@@ -65,7 +55,6 @@ impl Attempt<'_> {
         let counters = Arc::clone(&progress);
         failpoint::reached("agent.write.before");
         let mut writing = tokio::task::spawn_blocking(move || {
-            let source = Arc::new(source);
             Ok::<_, RestoreError>(match target {
                 Target::Directory(root) => Written::Entries(archive::restore(
                     source,
@@ -97,7 +86,8 @@ impl Attempt<'_> {
         self.show(&progress, &mut meter, &mut counted, &fetched);
         let written = written??;
         failpoint::reached("agent.write.after");
-        node.metrics
+        self.node
+            .metrics
             .syncing
             .observe(written.syncing().as_secs_f64());
         let fetched = self.fetched_before + fetched.load(Ordering::Relaxed);
@@ -106,6 +96,28 @@ impl Attempt<'_> {
             Written::Image(outcome) => of_image(&outcome, fetched),
         };
         Ok(Filled { volume, result })
+    }
+
+    /// The archive, and what counts the bytes that came of it.
+    fn source(&self) -> Result<(Arc<dyn Source>, Arc<AtomicU64>), AttemptError> {
+        let (node, archive) = (self.node, &self.order.spec.archive);
+        let intake = Intake::new(
+            Arc::clone(&node.clients),
+            &self.store(),
+            self.access.clone(),
+            node.metrics.fetched.clone(),
+        );
+        let fetched = intake.fetched();
+        let source = match (Scheme::of(&archive.url), &node.files) {
+            (Some(Scheme::File), None) => return Err(AttemptError::NoFiles),
+            (Some(Scheme::File), Some(root)) => FileSource::new(root.clone(), archive, intake)
+                .map(|source| Arc::new(source) as Arc<dyn Source>),
+            _ => SignedSource::new(archive, intake).map(|source| Arc::new(source) as _),
+        };
+        let source = source.ok_or(AttemptError::Order(
+            "its archive has no size, or nothing that tells it from others",
+        ))?;
+        Ok((source, fetched))
     }
 
     /// What the store is called among all those of the cluster.

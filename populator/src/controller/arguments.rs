@@ -1,11 +1,12 @@
 //! The flags of `populator controller`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
 use crate::cli::Serving;
-use crate::store::Allowance;
+use crate::store::{Addresses, Allowance, Ambient, FileRoot, Reach};
 
 /// The driver that restores are made for where no other is named.
 const DRIVER: &str = "fastcopy.csi.example.com";
@@ -41,6 +42,21 @@ pub struct Arguments {
     /// PVCs may name VolumeBackups of other namespaces, where a ReferenceGrant there allows it
     #[arg(long, env = "CROSS_NAMESPACE")]
     pub cross_namespace: bool,
+
+    /// A namespace whose BackupStores may leave out credentialsSecretRef, and are read by what this controller
+    /// itself is at the cloud: web identity, workload identity, a machine's role (may be repeated)
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        env = "AMBIENT_NAMESPACE",
+        value_delimiter = ','
+    )]
+    pub ambient_namespace: Vec<String>,
+
+    /// The directory of archives that file:// URLs name, of each namespace in a folder of its name; the agents
+    /// must see it at the same path. Default: files are not read
+    #[arg(long, value_name = "DIRECTORY", env = "FILE_ROOT")]
+    pub file_root: Option<PathBuf>,
 
     /// For how long a signed URL works, from 30s to 7d; it is renewed at half of that
     #[arg(long, value_name = "TIME", env = "URL_LIFETIME", default_value = "1h", value_parser = lifetime)]
@@ -88,6 +104,15 @@ impl Arguments {
         drivers.sort();
         drivers.dedup();
         drivers
+    }
+
+    /// What stores may be.
+    pub fn reach(&self) -> Reach {
+        Reach {
+            addresses: Addresses::from(&self.stores),
+            files: self.file_root.clone().map(FileRoot::from),
+            ambient: Ambient::new(&self.ambient_namespace),
+        }
     }
 
     /// The name under which this replica leads. A container that restarts in its pod keeps it, and
@@ -153,6 +178,8 @@ mod tests {
             direct_driver: vec![driver.to_owned(), driver.to_owned()],
             stores: Allowance::default(),
             cross_namespace: false,
+            ambient_namespace: Vec::new(),
+            file_root: None,
             url_lifetime: Duration::from_secs(60),
             concurrency: 1,
         };

@@ -16,7 +16,7 @@ use super::metrics::Metrics;
 use super::queue::Queue;
 use super::resolution::Listings;
 use super::watches::Stores;
-use crate::store::Addresses;
+use crate::store::Reach;
 
 /// The field manager of everything that the controller applies.
 pub const MANAGER: &str = "populator-controller";
@@ -95,8 +95,8 @@ pub struct Context {
     pub drivers: Arc<[String]>,
     /// Who may look through listings of stores.
     pub listings: Listings,
-    /// Where stores may be.
-    pub addresses: Addresses,
+    /// What stores may be.
+    pub reach: Reach,
     /// Whether PVCs may name VolumeBackups of other namespaces, where those allow it.
     pub cross_namespace: bool,
     /// For how long URLs are signed.

@@ -15,7 +15,6 @@ pub(super) mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crds::restore_order::{Failure, Goal, RestoreOrder};
 use crds::volume_restore::{Basis, Phase, VolumeRestoreStatus};
@@ -69,8 +68,6 @@ pub struct Observed {
     pub full_nodes: BTreeMap<String, Timestamp>,
     /// The drivers that the administrator named.
     pub drivers: Arc<[String]>,
-    /// For how long URLs are signed.
-    pub url_lifetime: Duration,
 }
 
 /// What is known of the PVC.

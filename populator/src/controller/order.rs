@@ -94,6 +94,7 @@ fn of_files<T: Clone + Default>(claim: &Claim, value: &T) -> T {
 pub fn access_change(signed: &SignedUrl) -> serde_json::Value {
     serde_json::json!({
         "url": signed.url,
+        "signed": Time(signed.signed),
         "expires": Time(signed.expires),
         "caBundle": signed.ca_bundle,
         "bytesPerSecond": signed.bytes_per_second,
@@ -104,6 +105,7 @@ pub fn access_change(signed: &SignedUrl) -> serde_json::Value {
 pub fn access(signed: &SignedUrl) -> SignedAccess {
     SignedAccess {
         url: signed.url.clone(),
+        signed: Time(signed.signed),
         expires: Time(signed.expires),
         ca_bundle: signed.ca_bundle.clone(),
         bytes_per_second: signed.bytes_per_second,

@@ -186,7 +186,7 @@ pub enum Refusal {
     },
     /// The Secret is missing.
     #[error(
-        "the Secret {secret} of the BackupStore {store} does not exist in namespace {namespace}; create it with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        "the Secret {secret} of the BackupStore {store} does not exist in namespace {namespace}; create it with the keys {keys}"
     )]
     SecretNotFound {
         /// Its name.
@@ -195,6 +195,26 @@ pub enum Refusal {
         store: String,
         /// The namespace.
         namespace: String,
+        /// What it must have.
+        keys: &'static str,
+    },
+    /// No Secret is named, and nothing is lent.
+    #[error(
+        "the BackupStore {store} names no Secret, and the controller's own credentials are not for the namespace {namespace}; name one by credentialsSecretRef, or have the administrator list the namespace by --ambient-namespace of the populator's controller"
+    )]
+    AmbientDenied {
+        /// The BackupStore.
+        store: String,
+        /// The namespace.
+        namespace: String,
+    },
+    /// What is lent would go elsewhere.
+    #[error(
+        "the BackupStore {store} names no Secret, and the controller's own credentials go to the cloud's own servers only; take endpoint and caBundle out of it, or name a Secret by credentialsSecretRef"
+    )]
+    AmbientElsewhere {
+        /// The BackupStore.
+        store: String,
     },
     /// A key is missing.
     #[error("the Secret {secret} of the BackupStore {store} has no usable key {key}; add it")]
@@ -343,6 +363,9 @@ impl Refusal {
             Self::StoreElsewhere { .. } => "BackupStoreMismatch",
             Self::SecretNotFound { .. } => "SecretNotFound",
             Self::SecretIncomplete { .. } => "SecretIncomplete",
+            Self::AmbientDenied { .. } | Self::AmbientElsewhere { .. } => {
+                "AmbientCredentialsDenied"
+            }
             Self::SecretUnreadable { .. } => "SecretUnreadable",
             Self::Store(error) => error.reason(),
             Self::TooNew { .. } => "NewerThanRestorePoint",
@@ -370,6 +393,8 @@ impl Refusal {
             | Self::ClassTopologies { .. }
             | Self::BackupInvalid { .. }
             | Self::AboutFiles { .. }
+            | Self::AmbientDenied { .. }
+            | Self::AmbientElsewhere { .. }
             | Self::StoreElsewhere { .. } => Again::OnChange,
             // Of these, classes, grants, backups and stores are watched, and no order of changes loses one (watches/routes.rs).
             // They are looked at again all the same: a watch whose connection has died unnoticed

@@ -1,10 +1,12 @@
 //! From a VolumeBackup to one exact object: which store, with what keys, and what is there that was asked
 //! for.
 
+mod keys;
 mod listings;
 mod names;
 mod point_in_time;
 
+pub use keys::credentials;
 pub use listings::Listings;
 use point_in_time::Finder;
 pub use point_in_time::PointInTime;
@@ -15,17 +17,16 @@ use crds::cache::Cache;
 use crds::volume_backup::ResolvedArchive;
 use crds::volume_restore::Basis;
 use crds::{BackupStore, RestoreOptions, VolumeBackup};
-use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt as _;
 use kube::api::ListParams;
-use kube::{Api, ResourceExt as _};
 
 use super::context::Context;
 use super::refusal::{Refusal, Trouble};
 use super::status;
 use crate::choices;
-use crate::store::{Access, Credentials, Found, Location, ObjectUrl, SignedUrl, longest_prefix};
-use crate::units;
+use crate::store::{
+    Access, Credentials, Location, ObjectUrl, Scheme, SignedUrl, archive, longest_prefix, shown,
+};
 
 /// An archive, pinned for one restore.
 #[derive(Clone)]
@@ -40,7 +41,7 @@ pub struct Pinned {
     pub basis: Basis,
     /// How it is known to be no newer than was asked for.
     pub point_in_time: PointInTime,
-    /// The BackupStore that it lies in.
+    /// The BackupStore that it lies in, empty where none is needed.
     pub store: String,
     /// How it can be read.
     pub signed: SignedUrl,
@@ -66,10 +67,10 @@ pub async fn resolve(context: &Context, namespace: &str, backup: &str) -> Result
     let backup = find(context, namespace, backup).await?;
     let store = among_stores(context, namespace, |stores| choose(stores, &backup)).await?;
     let pinned = match &store {
-        Ok(store) => pin(context, &backup, store).await,
+        Ok(store) => pin(context, &backup, store.as_deref()).await,
         Err(refusal) => Err(refusal.clone()),
     };
-    if let Ok(store) = &store {
+    if let Ok(Some(store)) = &store {
         status::tell_store(context, store, pinned.as_ref().err()).await;
     }
     status::tell_backup(context, &backup, &pinned).await;
@@ -88,7 +89,7 @@ pub fn basis(backup: &VolumeBackup) -> Basis {
 async fn pin(
     context: &Context,
     backup: &VolumeBackup,
-    store: &BackupStore,
+    store: Option<&BackupStore>,
 ) -> Result<Pinned, Refusal> {
     let options = &backup.spec.options;
     choices::check(options).map_err(|why| Refusal::BackupInvalid {
@@ -97,13 +98,7 @@ async fn pin(
     })?;
     let location = Location::parse(&backup.spec.backup_url)?;
     let namespace = backup.namespace().unwrap_or_default();
-    let credentials = credentials(context, store).await?;
-    let access = Access::new(
-        &store.spec,
-        &credentials,
-        location.bucket(),
-        &context.addresses,
-    )?;
+    let access = access(context, &location, &namespace, store).await?;
     let finder = Finder {
         access: &access,
         listings: &context.listings,
@@ -116,43 +111,58 @@ async fn pin(
         .sign(&chosen.url, version, context.url_lifetime)
         .await?;
     Ok(Pinned {
-        archive: archive(&chosen.url, &chosen.found),
+        archive: archive(chosen.url.to_string(), &chosen.found),
         options: options.clone(),
         cache: backup.spec.cache,
         basis: basis(backup),
         point_in_time: chosen.point_in_time,
-        store: store.name_any(),
+        store: store.map(BackupStore::name_any).unwrap_or_default(),
         signed,
     })
 }
 
-fn archive(url: &ObjectUrl, found: &Found) -> ResolvedArchive {
-    ResolvedArchive {
-        url: url.to_string(),
-        version: found.version.clone(),
-        etag: Some(found.etag.clone()),
-        size: i64::try_from(found.size).unwrap_or(i64::MAX),
-        human_size: units::bytes(found.size),
-        last_modified: found.last_modified.map(Time),
-    }
+/// The way to what a URL names.
+async fn access(
+    context: &Context,
+    location: &Location,
+    namespace: &str,
+    store: Option<&BackupStore>,
+) -> Result<Access, Refusal> {
+    let credentials = match store {
+        Some(store) => credentials(context, store).await?,
+        None => Credentials::Unneeded,
+    };
+    let spec = store.map(|store| &store.spec);
+    let access = Access::new(location, namespace, spec, &credentials, &context.reach);
+    Ok(access?)
 }
 
 /// Signs a fresh URL for an order that exists, from the BackupStore as it is now.
 pub async fn renew(context: &Context, order: &crds::RestoreOrder) -> Result<SignedUrl, Trouble> {
     let (namespace, name) = order.store();
     let named = |stores: &[Arc<BackupStore>]| {
+        if name.is_empty() {
+            return Ok(None);
+        }
         let found = stores.iter().find(|store| store.name_any() == name);
-        found.cloned().ok_or_else(|| Refusal::StoreNotFound {
-            store: name.to_owned(),
-            namespace: namespace.to_owned(),
-        })
+        found
+            .cloned()
+            .map(Some)
+            .ok_or_else(|| Refusal::StoreNotFound {
+                store: name.to_owned(),
+                namespace: namespace.to_owned(),
+            })
     };
     let store = among_stores(context, namespace, named).await??;
     let archive = &order.spec.archive;
     let url = ObjectUrl::parse(&archive.url).map_err(Refusal::from)?;
-    let credentials = credentials(context, &store).await?;
-    let access = Access::new(&store.spec, &credentials, &url.bucket, &context.addresses)
-        .map_err(Refusal::from)?;
+    // The secret part of what somebody else has signed stands in the order only.
+    let url = match url.scheme {
+        Scheme::Https => ObjectUrl::parse(&order.spec.access.url).map_err(Refusal::from)?,
+        Scheme::S3 | Scheme::Gs | Scheme::Az | Scheme::File => url,
+    };
+    let location = Location::Object(url.clone());
+    let access = access(context, &location, namespace, store.as_deref()).await?;
     let signed = access
         .sign(&url, archive.version.as_deref(), context.url_lifetime)
         .await
@@ -184,8 +194,8 @@ async fn find(
 async fn among_stores(
     context: &Context,
     namespace: &str,
-    choose: impl Fn(&[Arc<BackupStore>]) -> Result<Arc<BackupStore>, Refusal>,
-) -> Result<Result<Arc<BackupStore>, Refusal>, kube::Error> {
+    choose: impl Fn(&[Arc<BackupStore>]) -> Result<Option<Arc<BackupStore>>, Refusal>,
+) -> Result<Result<Option<Arc<BackupStore>>, Refusal>, kube::Error> {
     if let Ok(shown) = choose(&context.stores.stores_of(namespace)) {
         return Ok(Ok(shown));
     }
@@ -195,24 +205,31 @@ async fn among_stores(
     Ok(choose(&there))
 }
 
-/// The BackupStore that a VolumeBackup is read from.
-fn choose(stores: &[Arc<BackupStore>], backup: &VolumeBackup) -> Result<Arc<BackupStore>, Refusal> {
-    let url = &backup.spec.backup_url;
+/// The BackupStore that a VolumeBackup is read from: none where its URL says it all and none serves it.
+fn choose(
+    stores: &[Arc<BackupStore>],
+    backup: &VolumeBackup,
+) -> Result<Option<Arc<BackupStore>>, Refusal> {
+    let url = shown(&backup.spec.backup_url);
     let namespace = backup.namespace().unwrap_or_default();
     let serving = |among: &[Arc<BackupStore>]| {
         longest_prefix(
             among,
-            url,
+            &url,
             |store| &store.spec.url,
             |store| store.metadata.name.as_deref().unwrap_or_default(),
         )
         .cloned()
     };
     let Some(named) = &backup.spec.store_ref else {
-        return serving(stores).ok_or_else(|| Refusal::StoreNotMatched {
-            url: url.clone(),
-            namespace,
-        });
+        let needed = Scheme::of(&url).is_none_or(Scheme::needs_credentials);
+        return match serving(stores) {
+            None if needed => Err(Refusal::StoreNotMatched {
+                url: url.clone(),
+                namespace,
+            }),
+            chosen => Ok(chosen),
+        };
     };
     let store = stores
         .iter()
@@ -221,55 +238,11 @@ fn choose(stores: &[Arc<BackupStore>], backup: &VolumeBackup) -> Result<Arc<Back
             store: named.name.clone(),
             namespace,
         })?;
-    serving(std::slice::from_ref(store)).ok_or_else(|| Refusal::StoreElsewhere {
+    let served = serving(std::slice::from_ref(store));
+    served.map(Some).ok_or_else(|| Refusal::StoreElsewhere {
         store: named.name.clone(),
         prefix: store.spec.url.clone(),
         url: url.clone(),
-    })
-}
-
-/// Reads the keys of a store. Nothing watches Secrets: the controller sees one only when a
-/// BackupStore of the same namespace names it, and only then.
-pub async fn credentials(context: &Context, store: &BackupStore) -> Result<Credentials, Refusal> {
-    let namespace = store.namespace().unwrap_or_default();
-    let secret = &store.spec.credentials_secret_ref.name;
-    let found = Api::<Secret>::namespaced(context.client.clone(), &namespace)
-        .get_opt(secret)
-        .await
-        .map_err(|error| Refusal::SecretUnreadable {
-            secret: secret.clone(),
-            store: store.name_any(),
-            why: super::api::short(&error),
-        })?;
-    let found = found.ok_or_else(|| Refusal::SecretNotFound {
-        secret: secret.clone(),
-        store: store.name_any(),
-        namespace,
-    })?;
-    read_keys(&found).map_err(|key| Refusal::SecretIncomplete {
-        secret: secret.clone(),
-        store: store.name_any(),
-        key,
-    })
-}
-
-/// The keys, or the name of the one that is missing.
-fn read_keys(secret: &Secret) -> Result<Credentials, &'static str> {
-    let key = |name: &'static str| {
-        secret
-            .data
-            .as_ref()
-            .and_then(|data| data.get(name))
-            .and_then(|value| std::str::from_utf8(&value.0).ok())
-            // A line end that came with a file is never a part of a key.
-            .map(|value| value.trim_end().to_owned())
-            .filter(|value| !value.is_empty())
-            .ok_or(name)
-    };
-    Ok(Credentials {
-        access_key_id: key("AWS_ACCESS_KEY_ID")?,
-        secret_access_key: key("AWS_SECRET_ACCESS_KEY")?,
-        session_token: key("AWS_SESSION_TOKEN").ok(),
     })
 }
 
@@ -313,8 +286,9 @@ mod tests {
             ("other", "s3://o"),
         ]);
         let choose = |name| choose(&stores, &backup(name));
-        assert_eq!(choose(None).unwrap().name_any(), "team");
-        assert_eq!(choose(Some("all")).unwrap().name_any(), "all");
+        let chosen = |name| choose(name).unwrap().unwrap().name_any();
+        assert_eq!(chosen(None), "team");
+        assert_eq!(chosen(Some("all")), "all");
         let reason = |name| choose(name).unwrap_err().reason();
         assert_eq!(reason(Some("other")), "BackupStoreMismatch");
         assert_eq!(reason(Some("none")), "BackupStoreNotFound");
@@ -323,26 +297,21 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_trimmed_and_required() {
-        let secret = |data: serde_json::Value| -> Secret {
-            serde_json::from_value(json!({ "data": data })).unwrap()
-        };
-        // "id\n" and "key".
-        let good = read_keys(&secret(json!({
-            "AWS_ACCESS_KEY_ID": "aWQK", "AWS_SECRET_ACCESS_KEY": "a2V5",
-        })))
-        .ok()
-        .unwrap();
-        assert_eq!(good.access_key_id, "id");
-        assert_eq!(good.secret_access_key, "key");
-        assert!(good.session_token.is_none());
-        assert_eq!(
-            read_keys(&secret(json!({"AWS_ACCESS_KEY_ID": "aWQK"}))).err(),
-            Some("AWS_SECRET_ACCESS_KEY")
-        );
-        assert_eq!(
-            read_keys(&Secret::default()).err(),
-            Some("AWS_ACCESS_KEY_ID")
-        );
+    fn what_a_url_opens_alone_needs_no_store() {
+        let mut web = backup(None);
+        web.spec.backup_url = "https://h/team/k.tar?sig=c0ffee/".to_owned();
+        let none = stores(&[
+            ("other", "https://o"),
+            ("query", "https://h/team/k.tar?sig=c0ffee"),
+        ]);
+        assert!(super::choose(&none, &web).unwrap().is_none());
+        let some = stores(&[("host", "https://h"), ("team", "https://h/team/")]);
+        let chosen = super::choose(&some, &web).unwrap().unwrap();
+        assert_eq!(chosen.name_any(), "team");
+        web.spec.store_ref = Some(crds::volume_backup::StoreRef {
+            name: "other".to_owned(),
+        });
+        let said = super::choose(&none, &web).unwrap_err().to_string();
+        assert!(!said.contains("c0ffee"), "{said}");
     }
 }

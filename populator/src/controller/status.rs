@@ -11,6 +11,7 @@ use super::memory::Remembered;
 use super::refusal::{Again, Refusal, Trouble};
 use super::resolution::{self, Pinned, PointInTime};
 use crate::failpoint;
+use crate::store::Credentials;
 
 const POINT_IN_TIME: &str = "PointInTime";
 
@@ -50,9 +51,9 @@ pub async fn look_at_store(context: &Context, namespace: &str, name: &str) {
         return;
     };
     match resolution::credentials(context, &store).await {
-        Ok(_) => {
+        Ok(credentials) => {
             context.memory.forget(&memory);
-            write_store(context, &store, &untried()).await;
+            write_store(context, &store, &untried(&credentials)).await;
         }
         Err(refusal) => {
             let key = Key::Store {
@@ -148,11 +149,22 @@ async fn write_store(context: &Context, store: &BackupStore, verdict: &Verdict) 
     }
 }
 
-fn untried() -> Verdict {
+fn untried(credentials: &Credentials) -> Verdict {
+    let (reason, message) = match credentials {
+        Credentials::Amazon { .. } | Credentials::Google(_) | Credentials::Azure(_) => (
+            "KeysFound",
+            "the Secret has the keys; they have not been used yet",
+        ),
+        Credentials::Ambient => (
+            "Ambient",
+            "the controller's own credentials are for this namespace; they have not been used yet",
+        ),
+        Credentials::Unneeded => ("NothingNeeded", "it is read without credentials"),
+    };
     Verdict {
         status: "True",
-        reason: "KeysFound".to_owned(),
-        message: "the Secret has the keys; they have not been used yet".to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
     }
 }
 
@@ -180,7 +192,9 @@ fn store_verdict(outcome: Option<&Refusal>) -> Option<Verdict> {
         Some(
             refusal @ (Refusal::SecretNotFound { .. }
             | Refusal::SecretIncomplete { .. }
-            | Refusal::SecretUnreadable { .. }),
+            | Refusal::SecretUnreadable { .. }
+            | Refusal::AmbientDenied { .. }
+            | Refusal::AmbientElsewhere { .. }),
         ) => Some(at_fault(refusal)),
         Some(_) => None,
     }
@@ -229,10 +243,13 @@ fn found(pinned: &Pinned) -> Verdict {
     Verdict {
         status: "True",
         reason: "ArchiveFound".to_owned(),
-        message: format!(
-            "the archive of {} was found through BackupStore {}",
-            pinned.archive.human_size, pinned.store
-        ),
+        message: match &*pinned.store {
+            "" => format!("the archive of {} was found", pinned.archive.human_size),
+            store => format!(
+                "the archive of {} was found through BackupStore {store}",
+                pinned.archive.human_size
+            ),
+        },
     }
 }
 
@@ -261,11 +278,10 @@ fn point_in_time(pinned: &Pinned) -> Verdict {
             reason: "NotVersioned".to_owned(),
             message: match &pinned.archive.last_modified {
                 Some(written) => format!(
-                    "the bucket keeps no versions: the object is used as it stands, last written \
-                     at {}",
+                    "no versions are known of it: the object is used as it stands, last written at {}",
                     written.0
                 ),
-                None => "the bucket keeps no versions: the object is used as it stands".to_owned(),
+                None => "no versions are known of it: the object is used as it stands".to_owned(),
             },
         },
     }
@@ -327,7 +343,8 @@ mod tests {
         assert_eq!(
             verdict(StoreError::Denied {
                 url: url(),
-                code: code()
+                code: code(),
+                permission: "s3:GetObject"
             }),
             None
         );

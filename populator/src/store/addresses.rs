@@ -62,6 +62,14 @@ impl From<&Allowance> for Addresses {
 }
 
 impl Addresses {
+    /// All that there are, for who names a server on a command line.
+    pub fn anywhere() -> Self {
+        let all = ["0.0.0.0/0", "::/0"].map(str::parse);
+        Self {
+            allowed: all.into_iter().flatten().collect(),
+        }
+    }
+
     fn examine(&self, address: IpAddr) -> Result<(), Denied> {
         let address = translated(address.to_canonical());
         let is_allowed = self.allowed.iter().any(|net| net.contains(&address));
@@ -212,6 +220,8 @@ mod tests {
         assert!(permits(&lenient, "127.0.0.1") && permits(&lenient, "::ffff:127.0.0.1"));
         assert!(permits(&lenient, "fe80::1") && !permits(&lenient, "fe80:1::1"));
         assert!(!permits(&lenient, "169.254.169.254"));
+        let all = Addresses::anywhere();
+        assert!(permits(&all, "169.254.169.254") && permits(&all, "::1"));
     }
 
     #[test]

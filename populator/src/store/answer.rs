@@ -3,15 +3,17 @@
 use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 
-use super::StoreError;
+use super::access::PAGES;
+use super::{Scheme, StoreError};
 
 /// One exact object, as the store describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Bytes as stored, above 0.
     pub size: u64,
-    /// The strong ETag, quotes included.
-    pub etag: String,
+    /// The strong ETag, quotes included; `None` where a web server has none, and the time at which the
+    /// object was written tells it from others.
+    pub etag: Option<String>,
     /// The version, where the bucket keeps versions.
     pub version: Option<String>,
     /// When it was last written, to the second.
@@ -20,6 +22,7 @@ pub struct Found {
 
 /// What was asked, for the messages.
 pub(super) struct Question<'a> {
+    pub(super) scheme: Scheme,
     /// The object, or what is listed.
     pub(super) url: String,
     pub(super) bucket: &'a str,
@@ -28,7 +31,29 @@ pub(super) struct Question<'a> {
     pub(super) permission: Option<&'static str>,
 }
 
+/// What a server's date must be past a time of writing, to the second, so that it means one content only
+/// (RFC 9110, 8.8.2.2).
+const SETTLED: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
+
 impl Question<'_> {
+    /// The question for a listing of objects.
+    pub(super) fn listing(self) -> Self {
+        let permission = Some(match self.scheme {
+            Scheme::Gs => "storage.objects.list",
+            Scheme::Az => "the right to list blobs",
+            Scheme::S3 | Scheme::Https | Scheme::File => "s3:ListBucket",
+        });
+        Self { permission, ..self }
+    }
+
+    /// The question for a listing of versions.
+    pub(super) fn versions(self) -> Self {
+        Self {
+            permission: Some("s3:ListBucketVersions"),
+            ..self
+        }
+    }
+
     /// Reads the answer to a GET of the object's first byte.
     pub(super) fn read(
         &self,
@@ -56,6 +81,14 @@ impl Question<'_> {
         }
     }
 
+    /// More lies there than is looked through.
+    pub(super) fn too_many(&self) -> StoreError {
+        StoreError::TooMany {
+            url: self.url.clone(),
+            most: PAGES * 1000,
+        }
+    }
+
     fn found(&self, headers: &HeaderMap) -> Result<Found, StoreError> {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let size = text(header::CONTENT_RANGE.as_str())
@@ -66,39 +99,60 @@ impl Question<'_> {
                 server: self.server.to_owned(),
             })?;
         let etag = text(header::ETAG.as_str())
-            .filter(|etag| etag.len() > 2 && etag.starts_with('"') && etag.ends_with('"'))
-            .ok_or_else(|| StoreError::NoEtag {
+            .filter(|etag| etag.len() > 2 && etag.starts_with('"') && etag.ends_with('"'));
+        let time = |name: header::HeaderName| text(name.as_str()).and_then(date);
+        let written = time(header::LAST_MODIFIED);
+        let is_settled = || {
+            let now = time(header::DATE);
+            now.zip(written)
+                .is_some_and(|(now, written)| now.duration_since(written) >= SETTLED)
+        };
+        if etag.is_none() && !(self.scheme == Scheme::Https && is_settled()) {
+            return Err(StoreError::NoEtag {
                 url: self.url.clone(),
                 server: self.server.to_owned(),
-            })?;
+            });
+        }
         Ok(Found {
             size,
-            etag: etag.to_owned(),
+            etag: etag.map(ToOwned::to_owned),
             // "null" is what a bucket answers for objects written while it kept no versions; such
-            // an object can be replaced in place, so it is no version.
+            // an object can be replaced in place, so it is no version. Others are read by their ETags.
             version: text("x-amz-version-id")
-                .filter(|version| !matches!(*version, "" | "null"))
+                .filter(|version| self.scheme == Scheme::S3 && !matches!(*version, "" | "null"))
                 .map(ToOwned::to_owned),
-            last_modified: text(header::LAST_MODIFIED.as_str())
-                .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
-                .map(|date| date.timestamp()),
+            last_modified: written,
         })
     }
 
-    /// Source: Amazon S3 API Reference, "List of error codes"; other servers use the same ones.
     fn refused(&self, status: StatusCode, code: Option<&str>) -> StoreError {
         let server = self.server.to_owned();
-        let bucket = self.bucket.to_owned();
-        let url = self.url.clone();
         let both = match code {
             Some(code) => format!("{} {code}", status.as_u16()),
             None => format!("status {}", status.as_u16()),
         };
+        let url = self.url.clone();
+        match status.as_u16() {
+            // What a server does not do it will not do later either.
+            501 => StoreError::Answer { server, code: both },
+            429 | 500..=599 => StoreError::Unavailable { server, code: both },
+            _ if self.scheme == Scheme::Https => web(url, server, status, both, code),
+            _ => self.store_refused(status, code, both),
+        }
+    }
+
+    /// Sources: Amazon S3 API Reference, "List of error codes", which other servers use too and Google's for
+    /// the most part; "Blob Storage error codes" of Azure.
+    fn store_refused(&self, status: StatusCode, code: Option<&str>, both: String) -> StoreError {
+        let server = self.server.to_owned();
+        let bucket = self.bucket.to_owned();
+        let url = self.url.clone();
         match (status.as_u16(), code) {
-            (_, Some("NoSuchBucket")) => StoreError::NoBucket { bucket, server },
-            (_, Some("NoSuchKey" | "NoSuchVersion")) | (404, None) => {
-                StoreError::NoObject { url, server }
+            (_, Some("NoSuchBucket" | "ContainerNotFound")) => {
+                StoreError::NoBucket { bucket, server }
             }
+            (_, Some("NoSuchKey" | "NoSuchVersion" | "BlobNotFound" | "ResourceNotFound"))
+            | (404, None) => StoreError::NoObject { url, server },
             (
                 _,
                 Some(
@@ -110,7 +164,11 @@ impl Question<'_> {
                     | "InvalidSecurity"
                     | "NotSignedUp"
                     // versitygw, of a key that it does not know.
-                    | "XAdminUserNotFound",
+                    | "XAdminUserNotFound"
+                    // Azure.
+                    | "AuthenticationFailed"
+                    | "InvalidAuthenticationInfo"
+                    | "AccountIsDisabled",
                 ),
             )
             | (401, _) => StoreError::Credentials { server, code: both },
@@ -130,20 +188,63 @@ impl Question<'_> {
                 server,
                 code: both,
             },
-            // What a server does not do it will not do later either.
-            (501, _) => StoreError::Answer { server, code: both },
-            (429 | 500..=599, _) => StoreError::Unavailable { server, code: both },
             (403, _) => match self.permission {
                 Some(permission) => StoreError::ListingDenied {
                     url,
                     code: both,
                     permission,
                 },
-                None => StoreError::Denied { url, code: both },
+                None => StoreError::Denied {
+                    url,
+                    code: both,
+                    permission: reading(self.scheme),
+                },
             },
             _ => StoreError::Answer { server, code: both },
         }
     }
+}
+
+/// What reading an object needs.
+fn reading(scheme: Scheme) -> &'static str {
+    match scheme {
+        Scheme::Gs => "storage.objects.get on it",
+        Scheme::Az => "the right to read blobs, as the role Storage Blob Data Reader has it",
+        Scheme::S3 | Scheme::Https | Scheme::File => {
+            "s3:GetObject on it, and s3:ListBucket so that a missing object is told from a forbidden one"
+        }
+    }
+}
+
+/// What a web server means, which may be a store to which a signed URL leads.
+fn web(
+    url: String,
+    server: String,
+    status: StatusCode,
+    both: String,
+    code: Option<&str>,
+) -> StoreError {
+    match status.as_u16() {
+        301 | 302 | 303 | 307 | 308 => StoreError::Redirected { url, server },
+        404 | 410 => StoreError::NoObject { url, server },
+        // Stores tell by 400 what is wrong with a signature.
+        401 | 403 => StoreError::UrlDenied {
+            url,
+            server,
+            code: both,
+        },
+        400 if code.is_some() => StoreError::UrlDenied {
+            url,
+            server,
+            code: both,
+        },
+        _ => StoreError::Answer { server, code: both },
+    }
+}
+
+fn date(text: &str) -> Option<Timestamp> {
+    let date = jiff::fmt::rfc2822::parse(text).ok()?;
+    Some(date.timestamp())
 }
 
 /// The `<Code>` of an S3 error document, where it is one plain word.
@@ -161,16 +262,26 @@ fn error_code(body: &[u8]) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn question(permission: Option<&'static str>) -> Question<'static> {
+    fn question(scheme: Scheme) -> Question<'static> {
         Question {
+            scheme,
             url: "s3://b/k".to_owned(),
             bucket: "b",
             server: "http://s",
-            permission,
+            permission: None,
         }
     }
 
     fn read(status: u16, headers: &[(&str, &str)], body: &str) -> Result<Found, StoreError> {
+        read_of(Scheme::S3, status, headers, body)
+    }
+
+    fn read_of(
+        scheme: Scheme,
+        status: u16,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Found, StoreError> {
         let headers: HeaderMap = headers
             .iter()
             .map(|(name, value)| {
@@ -180,7 +291,7 @@ mod tests {
                 )
             })
             .collect();
-        question(None).read(
+        question(scheme).read(
             StatusCode::from_u16(status).unwrap(),
             &headers,
             body.as_bytes(),
@@ -201,7 +312,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(found.size, 4096);
-        assert_eq!(found.etag, "\"abc\"");
+        assert_eq!(found.etag.as_deref(), Some("\"abc\""));
         assert_eq!(found.version.as_deref(), Some("v1"));
         assert_eq!(
             found.last_modified,
@@ -258,7 +369,7 @@ mod tests {
 
     #[test]
     fn what_a_listing_needs_is_told() {
-        let question = question(Some("s3:ListBucket"));
+        let question = question(Scheme::S3).listing();
         assert_eq!(question.listed(StatusCode::OK, b""), Ok(()));
         let denied = question.listed(StatusCode::FORBIDDEN, b"<Code>AccessDenied</Code>");
         let said = denied.unwrap_err().to_string();
@@ -273,6 +384,97 @@ mod tests {
             &[("content-range", "bytes 0-0/9"), ("etag", "\"\"")],
         ] {
             assert_eq!(read(206, headers, "").unwrap_err().reason(), "ETagMissing");
+        }
+    }
+
+    #[test]
+    fn a_web_server_may_tell_by_a_time_that_is_past() {
+        let written = ("last-modified", "Wed, 01 Jan 2025 10:00:00 GMT");
+        let found = |scheme, now: &'static str| {
+            let headers = [("content-range", "bytes 0-0/9"), written, ("date", now)];
+            read_of(scheme, 206, &headers, "")
+        };
+        let later = "Wed, 01 Jan 2025 10:01:00 GMT";
+        let dated = found(Scheme::Https, later).unwrap();
+        assert_eq!(dated.etag, None);
+        assert_eq!(
+            dated.last_modified,
+            Some("2025-01-01T10:00:00Z".parse().unwrap())
+        );
+        for (scheme, now) in [
+            (Scheme::Https, "Wed, 01 Jan 2025 10:00:59 GMT"),
+            (Scheme::Https, "some day"),
+            (Scheme::S3, later),
+            (Scheme::Az, later),
+        ] {
+            assert_eq!(found(scheme, now).unwrap_err().reason(), "ETagMissing");
+        }
+    }
+
+    #[test]
+    fn each_kind_of_store_has_its_words() {
+        let xml = |code: &str| format!("<Error><Code>{code}</Code></Error>");
+        for (scheme, status, code, reason, word) in [
+            (
+                Scheme::Gs,
+                403,
+                "AccessDenied",
+                "AccessDenied",
+                "storage.objects.get",
+            ),
+            (
+                Scheme::Gs,
+                404,
+                "NoSuchBucket",
+                "BucketNotFound",
+                "create it",
+            ),
+            (Scheme::Az, 404, "BlobNotFound", "ObjectNotFound", "upload"),
+            (
+                Scheme::Az,
+                404,
+                "ContainerNotFound",
+                "BucketNotFound",
+                "create it",
+            ),
+            (
+                Scheme::Az,
+                403,
+                "AuthenticationFailed",
+                "CredentialsRefused",
+                "Secret",
+            ),
+            (
+                Scheme::Az,
+                403,
+                "AuthorizationFailure",
+                "AccessDenied",
+                "Blob Data Reader",
+            ),
+            (
+                Scheme::Https,
+                403,
+                "AccessDenied",
+                "AccessDenied",
+                "has expired",
+            ),
+            (
+                Scheme::Https,
+                400,
+                "ExpiredToken",
+                "AccessDenied",
+                "has expired",
+            ),
+            (Scheme::Https, 401, "", "AccessDenied", "has expired"),
+            (Scheme::Https, 404, "", "ObjectNotFound", "upload"),
+            (Scheme::Https, 302, "", "Redirected", "another address"),
+            (Scheme::Https, 400, "", "StoreAnswerInvalid", "backupURL"),
+            (Scheme::Https, 503, "", "StoreUnavailable", "tried again"),
+        ] {
+            let error = read_of(scheme, status, &[], &xml(code)).unwrap_err();
+            let said = error.to_string();
+            assert_eq!(error.reason(), reason, "{scheme:?} {status} {code}: {said}");
+            assert!(said.contains(word), "{said}");
         }
     }
 

@@ -9,9 +9,51 @@ use super::Denied;
 #[strum_discriminants(derive(strum::EnumIter, Hash), allow(missing_docs))]
 pub enum StoreError {
     /// The URL is not one of an object.
-    #[error("{url:?} does not name an object; write s3://BUCKET/KEY without empty parts, . or ..")]
+    #[error(
+        "{url:?} does not name an archive; write s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY, https://HOST/PATH or file:///PATH, without empty parts, . or .., and for az and gs without characters that URLs encode"
+    )]
     Url {
         /// As written.
+        url: String,
+    },
+    /// Many objects are named where none can be listed.
+    #[error(
+        "{url} ends in a slash, and what lies on a web server cannot be listed; name one archive, without a slash at the end"
+    )]
+    NoListing {
+        /// The URL.
+        url: String,
+    },
+    /// No directory is named.
+    #[error(
+        "{url} is a file, and files are not read here; put the archive into a store, or have the administrator give a directory by --file-root to the populator's controller and agents"
+    )]
+    FilesDisabled {
+        /// The URL.
+        url: String,
+    },
+    /// A link, or rights.
+    #[error(
+        "the file {url} may not be read: it is closed to the populator, or a symbolic link leads there; name the file itself, and give everybody the right to read it"
+    )]
+    FileDenied {
+        /// The URL.
+        url: String,
+    },
+    /// A directory, or a device.
+    #[error(
+        "{url} is no regular file; name an archive, or end the URL in a slash for the newest under it"
+    )]
+    NotAFile {
+        /// The URL.
+        url: String,
+    },
+    /// The controller runs as nobody, or what says as whom does not answer.
+    #[error(
+        "the controller has no credentials of its own that open {url}; have the administrator look at its log and at what its ServiceAccount is at the cloud, or name a Secret by credentialsSecretRef of the BackupStore"
+    )]
+    AmbientMissing {
+        /// The object.
         url: String,
     },
     /// The endpoint is not one.
@@ -91,7 +133,7 @@ pub enum StoreError {
     },
     /// The access key is not known, or the secret key is another's.
     #[error(
-        "the server {server} does not accept the credentials ({code}); correct the keys in the BackupStore's Secret"
+        "the server {server} does not accept the credentials ({code}); correct the keys in the BackupStore's Secret, or, of a store without one, what the controller runs as"
     )]
     Credentials {
         /// Scheme, host and port.
@@ -100,14 +142,36 @@ pub enum StoreError {
         code: String,
     },
     /// The credentials are good and not allowed to read the object.
-    #[error(
-        "the credentials may not read {url} ({code}); give them s3:GetObject on it, and s3:ListBucket so that a missing object is told from a forbidden one"
-    )]
+    #[error("the credentials may not read {url} ({code}); give them {permission}")]
     Denied {
         /// The object.
         url: String,
         /// Status and error code.
         code: String,
+        /// What they lack.
+        permission: &'static str,
+    },
+    /// The web server does not hand it out.
+    #[error(
+        "the server {server} does not give out {url} ({code}): a signed URL has expired, or does not open it; write a new one into backupURL of the VolumeBackup"
+    )]
+    UrlDenied {
+        /// The object, without what signed it.
+        url: String,
+        /// Scheme, host and port.
+        server: String,
+        /// Status and error code.
+        code: String,
+    },
+    /// The web server names another address.
+    #[error(
+        "the server {server} sends those who ask for {url} to another address, which is not gone to; write the address where the archive lies into backupURL of the VolumeBackup"
+    )]
+    Redirected {
+        /// The object.
+        url: String,
+        /// Scheme, host and port.
+        server: String,
     },
     /// The credentials are good and not allowed to list.
     #[error("the credentials may not list {url} ({code}); give them {permission} on the bucket")]
@@ -157,7 +221,7 @@ pub enum StoreError {
     },
     /// The object has no strong ETag.
     #[error(
-        "the server {server} gives no strong ETag for {url}, so that nobody would notice if it were replaced midway; use another server or upload it otherwise"
+        "the server {server} gives no strong ETag for {url}, nor a time at which it was written that is a minute past, so that nobody would notice if it were replaced midway; wait a minute, use another server or upload it otherwise"
     )]
     NoEtag {
         /// The object.
@@ -165,9 +229,9 @@ pub enum StoreError {
         /// Scheme, host and port.
         server: String,
     },
-    /// The answer is not one of S3.
+    /// The answer is not one of a store.
     #[error(
-        "the server {server} answered {code}, as no S3 server does; correct the BackupStore's endpoint"
+        "the server {server} answered {code}, as no store does; correct backupURL or the BackupStore's endpoint"
     )]
     Answer {
         /// Scheme, host and port.
@@ -188,6 +252,10 @@ impl StoreError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Url { .. } => "URLInvalid",
+            Self::NoListing { .. } => "ListingUnsupported",
+            Self::FilesDisabled { .. } => "FilesDisabled",
+            Self::NotAFile { .. } => "NotAFile",
+            Self::AmbientMissing { .. } => "AmbientCredentialsMissing",
             Self::Endpoint { .. } => "EndpointInvalid",
             Self::CaBundle => "CABundleInvalid",
             Self::AddressDenied { .. } => "EndpointDenied",
@@ -198,7 +266,11 @@ impl StoreError {
             Self::NoBucket { .. } => "BucketNotFound",
             Self::NoObject { .. } => "ObjectNotFound",
             Self::Credentials { .. } => "CredentialsRefused",
-            Self::Denied { .. } | Self::ListingDenied { .. } => "AccessDenied",
+            Self::Denied { .. }
+            | Self::ListingDenied { .. }
+            | Self::UrlDenied { .. }
+            | Self::FileDenied { .. } => "AccessDenied",
+            Self::Redirected { .. } => "Redirected",
             Self::TooMany { .. } => "TooManyObjects",
             Self::Region { .. } => "RegionWrong",
             Self::Clock { .. } => "ClocksDiffer",
@@ -229,9 +301,18 @@ impl StoreError {
             | Self::Region { .. }
             | Self::Clock { .. }
             | Self::NoRanges { .. }
+            | Self::FilesDisabled { .. }
+            | Self::AmbientMissing { .. }
             | Self::Answer { .. } => Some(false),
             // A key that may read other objects of the store is a good key.
-            Self::Url { .. } | Self::Denied { .. } | Self::ListingDenied { .. } => None,
+            Self::Url { .. }
+            | Self::NoListing { .. }
+            | Self::FileDenied { .. }
+            | Self::NotAFile { .. }
+            | Self::Denied { .. }
+            | Self::ListingDenied { .. }
+            | Self::UrlDenied { .. }
+            | Self::Redirected { .. } => None,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What a server answers to ListObjectsV2 and ListObjectVersions (Amazon S3 API Reference), read from XML.
+//! What a server answers to ListObjectsV2 and ListObjectVersions (Amazon S3 API Reference; the XML API of Google
+//! Cloud Storage has the first too) and to List Blobs (Azure Blob Storage), read from XML.
 
 use std::num::NonZeroUsize;
 
@@ -123,6 +124,60 @@ pub(super) fn versions(body: &[u8]) -> Read<Version, (String, Option<String>)> {
     })
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct EnumerationResults {
+    blobs: Blobs,
+    next_marker: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Blobs {
+    #[serde(rename = "Blob", default)]
+    all: Vec<Blob>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Blob {
+    name: String,
+    properties: Properties,
+}
+
+#[derive(Deserialize)]
+struct Properties {
+    #[serde(rename = "Content-Length")]
+    size: u64,
+    #[serde(rename = "Last-Modified")]
+    last_modified: String,
+}
+
+/// Reads the answer to List Blobs. A folder of a hierarchical namespace is a blob without content.
+pub(super) fn blobs(body: &[u8]) -> Read<Entry, (&'static str, String)> {
+    let listed: EnumerationResults = parse(body)?;
+    if listed.blobs.all.len() > ENTRIES {
+        return Err(Unreadable);
+    }
+    let entry = |blob: Blob| {
+        let written = jiff::fmt::rfc2822::parse(&blob.properties.last_modified);
+        Ok(Entry {
+            key: blob.name,
+            size: blob.properties.size,
+            last_modified: written.map_err(|_| Unreadable)?.timestamp(),
+        })
+    };
+    let marker = listed.next_marker.filter(|marker| !marker.is_empty());
+    Ok(Page {
+        entries: listed
+            .blobs
+            .all
+            .into_iter()
+            .map(entry)
+            .collect::<Result<_, _>>()?,
+        next: marker.map(|marker| ("marker", marker)),
+    })
+}
+
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Unreadable> {
     let mut xml = Deserializer::from_reader(body);
     xml.event_buffer_size(Some(BUFFERED));
@@ -193,6 +248,33 @@ mod tests {
             .map(|it| (&*it.id, it.is_deletion))
             .collect();
         assert_eq!(seen, [("1", false), ("2", true), ("null", true)]);
+    }
+
+    #[test]
+    fn blobs_are_read() {
+        let body = br#"<?xml version="1.0" encoding="utf-8"?>
+            <EnumerationResults ServiceEndpoint="https://a.blob.core.windows.net/" ContainerName="c">
+              <Prefix>p/</Prefix><MaxResults>1000</MaxResults><Blobs>
+              <Blob><Name>p/a &amp; b.tar</Name><Properties>
+                <Creation-Time>Wed, 01 Jan 2025 09:00:00 GMT</Creation-Time>
+                <Last-Modified>Wed, 01 Jan 2025 10:00:00 GMT</Last-Modified><Etag>0x8D</Etag>
+                <Content-Length>7</Content-Length><BlobType>BlockBlob</BlobType></Properties></Blob>
+              <Blob><Name>p/c.tar</Name><Properties>
+                <Last-Modified>Thu, 02 Jan 2025 10:00:00 GMT</Last-Modified>
+                <Content-Length>8</Content-Length></Properties><OrMetadata/></Blob>
+              </Blobs><NextMarker>m/=</NextMarker></EnumerationResults>"#;
+        let page = blobs(body).ok().unwrap();
+        assert_eq!(page.next, Some(("marker", "m/=".to_owned())));
+        let first = Entry {
+            key: "p/a & b.tar".to_owned(),
+            size: 7,
+            last_modified: time("2025-01-01T10:00:00Z"),
+        };
+        assert_eq!((page.entries.len(), &page.entries[0]), (2, &first));
+        let none = b"<EnumerationResults><Blobs/><NextMarker/></EnumerationResults>";
+        let none = blobs(none).ok().unwrap();
+        assert!(none.entries.is_empty() && none.next.is_none());
+        assert!(blobs(b"<EnumerationResults/>").is_err());
     }
 
     #[test]

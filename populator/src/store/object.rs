@@ -10,17 +10,17 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     Error, GetOptions, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt as _, RetryConfig,
 };
 
-use super::{ObjectUrl, StoreError};
-
-/// How URLs of objects in S3 begin.
-const S3_SCHEME: &str = "s3://";
+use super::web::Web;
+use super::{ObjectUrl, Scheme, StoreError, shown};
 
 /// How an S3 server is spoken to.
 #[derive(Clone, Debug)]
@@ -36,11 +36,16 @@ pub struct S3 {
 /// Why an object cannot be opened.
 #[derive(thiserror::Error, Debug)]
 pub enum OpenError {
-    /// The URL is not one.
+    /// The URL is not one, or the web server does not give the object out.
     #[error(transparent)]
     Url(#[from] StoreError),
-    /// Of a kind that is not read.
-    #[error("{url}: URLs of that kind are not read; write s3://BUCKET/KEY, file:///PATH or a path")]
+    /// No HTTPS client can be made.
+    #[error("nothing can be read by HTTPS: {0}; install the certificates of public authorities")]
+    Https(#[from] reqwest::Error),
+    /// Of a kind that is not read, or not written.
+    #[error(
+        "{url}: URLs of that kind are not read, or not written; write s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY, file:///PATH or a path, or to read https://HOST/PATH"
+    )]
     Scheme {
         /// As written.
         url: String,
@@ -77,7 +82,18 @@ pub enum OpenError {
 
 /// One exact object: another in its place is an error and never read.
 #[derive(Debug)]
-pub struct Object {
+pub struct Object(Held);
+
+/// By what it is read.
+#[derive(Debug)]
+enum Held {
+    Stored(Stored),
+    Web(Box<Web>),
+}
+
+/// In a store, or a file.
+#[derive(Debug)]
+struct Stored {
     store: Arc<dyn ObjectStore>,
     path: Path,
     meta: ObjectMeta,
@@ -87,8 +103,13 @@ pub struct Object {
 }
 
 impl Object {
-    /// Opens what `url` names: `s3://BUCKET/KEY`, `file:///PATH`, or a path.
+    /// Opens what `url` names: `s3://BUCKET/KEY`, `gs://BUCKET/KEY`, `az://CONTAINER/KEY`,
+    /// `https://HOST/PATH`, `file:///PATH`, or a path.
     pub async fn open(url: &str, s3: &S3) -> Result<Self, OpenError> {
+        let scheme = Scheme::of(url);
+        if scheme == Some(Scheme::Https) {
+            return Ok(Self(Held::Web(Box::new(Web::open(url).await?))));
+        }
         // The engine asks again, for as long as it is told to.
         let once = RetryConfig {
             max_retries: 0,
@@ -104,24 +125,44 @@ impl Object {
                 why: said(&error),
             },
         })?;
-        Ok(Self {
+        Ok(Self(Held::Stored(Stored {
             store,
             path,
             meta,
-            is_remote: url.starts_with(S3_SCHEME),
-        })
+            is_remote: !matches!(scheme, Some(Scheme::File) | None),
+        })))
     }
 
     /// What the store says of its content, where it says so.
     pub fn etag(&self) -> Option<&str> {
-        self.meta.e_tag.as_deref()
+        match &self.0 {
+            Held::Stored(stored) => stored.meta.e_tag.as_deref(),
+            Held::Web(web) => web.found.etag.as_deref(),
+        }
     }
 
     /// Its version, where the bucket keeps versions.
     pub fn version(&self) -> Option<&str> {
-        self.meta.version.as_deref()
+        match &self.0 {
+            Held::Stored(stored) => stored.meta.version.as_deref(),
+            Held::Web(_) => None,
+        }
     }
 
+    /// When it was last written, to the second.
+    pub fn modified(&self) -> Timestamp {
+        let written = match &self.0 {
+            Held::Stored(stored) => {
+                let seconds = stored.meta.last_modified.timestamp();
+                Timestamp::from_second(seconds).ok()
+            }
+            Held::Web(web) => web.found.last_modified,
+        };
+        written.unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+}
+
+impl Stored {
     async fn get(&self, range: Range<u64>) -> Result<GetResult, SourceError> {
         let mut options = GetOptions::default().with_range(Some(range));
         options.if_match.clone_from(&self.meta.e_tag);
@@ -130,28 +171,9 @@ impl Object {
         answer.map_err(|error| refusal(&error))
     }
 
-    /// When it was last written, to the second.
-    pub fn modified(&self) -> Timestamp {
-        let seconds = self.meta.last_modified.timestamp();
-        Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH)
-    }
-}
-
-impl Source for Object {
-    fn length(&self) -> u64 {
-        self.meta.size
-    }
-
-    fn identity(&self) -> Option<String> {
-        identity(self.etag(), self.version())
-    }
-
-    fn read_at(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, SourceError>> {
-        async move {
-            let answer = self.get(range).await?;
-            answer.bytes().await.map_err(|error| refusal(&error))
-        }
-        .boxed()
+    async fn read(&self, range: Range<u64>) -> Result<Bytes, SourceError> {
+        let answer = self.get(range).await?;
+        answer.bytes().await.map_err(|error| refusal(&error))
     }
 
     fn stream(&self, range: Range<u64>) -> Option<BoxStream<'_, Result<Bytes, SourceError>>> {
@@ -160,6 +182,36 @@ impl Source for Object {
             body.map_err(|error| refusal(&error))
         });
         self.is_remote.then(|| answer.try_flatten_stream().boxed())
+    }
+}
+
+impl Source for Object {
+    fn length(&self) -> u64 {
+        match &self.0 {
+            Held::Stored(stored) => stored.meta.size,
+            Held::Web(web) => web.source.length(),
+        }
+    }
+
+    fn identity(&self) -> Option<String> {
+        match &self.0 {
+            Held::Stored(_) => identity(self.etag(), self.version()),
+            Held::Web(web) => web.source.identity(),
+        }
+    }
+
+    fn read_at(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, SourceError>> {
+        match &self.0 {
+            Held::Stored(stored) => stored.read(range).boxed(),
+            Held::Web(web) => web.source.read_at(range),
+        }
+    }
+
+    fn stream(&self, range: Range<u64>) -> Option<BoxStream<'_, Result<Bytes, SourceError>>> {
+        match &self.0 {
+            Held::Stored(stored) => stored.stream(range),
+            Held::Web(web) => web.source.stream(range),
+        }
     }
 }
 
@@ -174,16 +226,14 @@ pub(super) fn locate(
     s3: &S3,
     retry: RetryConfig,
 ) -> Result<(Arc<dyn ObjectStore>, Path), OpenError> {
-    if url.starts_with(S3_SCHEME) {
-        bucket(url, s3, retry)
-    } else if let Some(path) = url.strip_prefix("file://") {
-        file(url, FilePath::new(path))
-    } else if url.contains("://") {
-        Err(OpenError::Scheme {
-            url: url.to_owned(),
-        })
-    } else {
-        file(url, FilePath::new(url))
+    match Scheme::of(url) {
+        Some(Scheme::S3 | Scheme::Gs | Scheme::Az) => bucket(url, s3, retry),
+        Some(Scheme::File) => {
+            let path = url.strip_prefix(Scheme::File.prefix()).unwrap_or(url);
+            file(url, FilePath::new(path))
+        }
+        None if !url.contains("://") => file(url, FilePath::new(url)),
+        Some(Scheme::Https) | None => Err(OpenError::Scheme { url: shown(url) }),
     }
 }
 
@@ -193,23 +243,57 @@ fn bucket(
     retry: RetryConfig,
 ) -> Result<(Arc<dyn ObjectStore>, Path), OpenError> {
     let object = ObjectUrl::parse(url)?;
-    let mut builder = AmazonS3Builder::from_env()
-        .with_bucket_name(&object.bucket)
-        .with_region(&s3.region)
-        .with_skip_signature(s3.anonymous)
-        .with_retry(retry);
-    if let Some(endpoint) = &s3.endpoint {
-        builder = builder
-            .with_endpoint(endpoint)
-            .with_allow_http(endpoint.starts_with("http://"));
-    }
     let settings = |why: String| OpenError::Settings {
         url: url.to_owned(),
         why,
     };
-    let store = builder.build().map_err(|error| settings(said(&error)))?;
+    let built: Result<Arc<dyn ObjectStore>, Error> = match object.scheme {
+        Scheme::Gs => GoogleCloudStorageBuilder::from_env()
+            .with_bucket_name(&object.bucket)
+            .with_skip_signature(s3.anonymous)
+            .with_retry(retry)
+            .build()
+            .map(|store| Arc::new(store) as _),
+        Scheme::Az => azure()
+            .with_container_name(&object.bucket)
+            .with_skip_signature(s3.anonymous)
+            .with_retry(retry)
+            .build()
+            .map(|store| Arc::new(store) as _),
+        Scheme::S3 | Scheme::Https | Scheme::File => {
+            amazon(&object.bucket, s3, retry).map(|store| Arc::new(store) as _)
+        }
+    };
+    let store = built.map_err(|error| settings(said(&error)))?;
     let path = Path::parse(&object.key).map_err(|error| settings(error.to_string()))?;
-    Ok((Arc::new(store), path))
+    Ok((store, path))
+}
+
+fn amazon(bucket: &str, s3: &S3, retry: RetryConfig) -> Result<AmazonS3, Error> {
+    let builder = AmazonS3Builder::from_env()
+        .with_bucket_name(bucket)
+        .with_region(&s3.region)
+        .with_skip_signature(s3.anonymous)
+        .with_retry(retry);
+    let builder = match &s3.endpoint {
+        Some(endpoint) => builder
+            .with_endpoint(endpoint)
+            .with_allow_http(endpoint.starts_with("http://")),
+        None => builder,
+    };
+    builder.build()
+}
+
+/// With the names of variables that Azure's own tools have, too.
+fn azure() -> MicrosoftAzureBuilder {
+    let mut builder = MicrosoftAzureBuilder::from_env();
+    if let Ok(account) = std::env::var("AZURE_STORAGE_ACCOUNT") {
+        builder = builder.with_account(account);
+    }
+    if let Ok(key) = std::env::var("AZURE_STORAGE_KEY") {
+        builder = builder.with_access_key(key);
+    }
+    builder
 }
 
 fn file(url: &str, path: &FilePath) -> Result<(Arc<dyn ObjectStore>, Path), OpenError> {
@@ -294,7 +378,8 @@ mod tests {
         for (url, expected) in [
             ("/nowhere/archive.tar", "does not exist"),
             ("ftp://host/archive.tar", "are not read"),
-            ("s3://bucket", "does not name an object"),
+            ("s3://bucket", "does not name an archive"),
+            ("https://host/folder/", "cannot be listed"),
         ] {
             let error = Object::open(url, &nowhere()).await.unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");

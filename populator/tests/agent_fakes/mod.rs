@@ -24,6 +24,7 @@ pub fn access(url: &str, seconds: i64) -> SignedAccess {
     let expires = Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
     SignedAccess {
         url: url.to_owned(),
+        signed: Time(Timestamp::now()),
         expires: Time(expires),
         ca_bundle: None,
         bytes_per_second: None,

@@ -24,6 +24,8 @@ pub enum Answer {
     Late(u16),
     /// 200 and the whole object.
     Whole,
+    /// The range without an ETag, said to have been written then.
+    Written(&'static str),
     /// The range, said to be of an object with this ETag.
     Etag(&'static str),
     /// The range, said to be of an object of this size.
@@ -43,6 +45,7 @@ pub enum Answer {
 pub struct Asked {
     pub range: String,
     pub if_match: String,
+    pub if_unmodified_since: String,
     pub query: String,
 }
 
@@ -109,6 +112,7 @@ async fn serve(State(inner): State<Arc<Mutex<Inner>>>, request: Request) -> Resp
         inner.asked.push(Asked {
             range: range.clone(),
             if_match: header("if-match"),
+            if_unmodified_since: header("if-unmodified-since"),
             query: request.uri().query().unwrap_or_default().to_owned(),
         });
         let next = inner.answers.pop_front().or(inner.always.clone());
@@ -142,6 +146,14 @@ async fn serve(State(inner): State<Arc<Mutex<Inner>>>, request: Request) -> Resp
             Response::builder().status(code).body(Body::empty())
         }
         Answer::Whole => Response::builder().body(Body::from(object)),
+        Answer::Written(time) => Response::builder()
+            .status(StatusCode::PARTIAL_CONTENT)
+            .header("last-modified", time)
+            .header(
+                "content-range",
+                format!("bytes {first}-{last}/{}", object.len()),
+            )
+            .body(Body::from(piece)),
         Answer::Etag(other) => partial(object.len(), other).body(Body::from(piece)),
         Answer::Size(other) => partial(other, &etag).body(Body::from(piece)),
         Answer::Elsewhere => Response::builder()

@@ -43,6 +43,7 @@ fn order(goal: Goal, attempt: i64) -> RestoreOrder {
             basis: None,
             access: SignedAccess {
                 url: "https://example.com".into(),
+                signed: Time(jiff::Timestamp::UNIX_EPOCH),
                 expires: Time(jiff::Timestamp::UNIX_EPOCH),
                 ca_bundle: None,
                 bytes_per_second: None,

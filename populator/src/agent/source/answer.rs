@@ -1,4 +1,4 @@
-//! What an S3 server's answers mean.
+//! What a store's answers mean.
 
 use archive::{SourceError, SourceErrorKind};
 use http::StatusCode;
@@ -20,7 +20,7 @@ pub(super) enum Refusal {
     Final(SourceError),
 }
 
-/// The error document of S3: `<Error><Code>…</Code><Message>…</Message>…`.
+/// The error document of S3, which Google's and Azure's are like: `<Error><Code>…</Code><Message>…</Message>…`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Said {
     /// One word, such as `NoSuchKey`.
@@ -85,7 +85,9 @@ fn understand(body: &str) -> Said {
         code.as_deref(),
         Some("ExpiredToken" | "TokenRefreshRequired")
     ) || (code.as_deref() == Some("AccessDenied")
-        && element("Message").is_some_and(|message| message.contains("expired")));
+        && element("Message").is_some_and(|message| message.contains("expired")))
+        // Azure.
+        || (code.as_deref() == Some("AuthenticationFailed") && body.contains("time frame"));
     Said { code, expired }
 }
 
@@ -178,6 +180,11 @@ mod tests {
         assert!(expired.expired);
         let status = StatusCode::FORBIDDEN;
         assert!(matches!(refusal(status, &expired), Refusal::Expired));
+        let azure = understand(
+            "<Error><Code>AuthenticationFailed</Code><AuthenticationErrorDetail>Signature not valid in \
+             the specified time frame</AuthenticationErrorDetail></Error>",
+        );
+        assert!(azure.expired);
         let missing = understand("<Error><Code>NoSuchKey</Code><Key>secret</Key></Error>");
         let Refusal::Final(error) = refusal(StatusCode::NOT_FOUND, &missing) else {
             panic!();

@@ -1,7 +1,5 @@
 //! An order whose volume is being filled: the agent's answers and failures.
 
-use std::time::Duration;
-
 use crds::restore_order::{Cure, Failure, MadeVolume, RestoreOrder, RestoreOrderStatus, State};
 use jiff::{SignedDuration, Timestamp};
 
@@ -67,7 +65,7 @@ pub(super) fn fill(observed: &Observed, claim: &Claim, order: &RestoreOrder) -> 
 
 /// After a pause: first a URL that works.
 fn go_on(observed: &Observed, order: &RestoreOrder) -> Decision {
-    let step = if observed.now >= renew_at(order, observed.url_lifetime) {
+    let step = if observed.now >= renew_at(order) {
         Step::RenewAccess
     } else {
         Step::Pause(false)
@@ -134,7 +132,7 @@ fn at_work(observed: &Observed, claim: &Claim, order: &RestoreOrder, stance: Sta
     if let Some(decision) = silent(observed, claim, order) {
         return decision;
     }
-    if observed.now >= renew_at(order, observed.url_lifetime) {
+    if observed.now >= renew_at(order) {
         return Decision::new(Step::RenewAccess, stance);
     }
     Decision::new(Step::Wait(Wait::Until(observed.now + ALIVE_CHECK)), stance)
@@ -156,8 +154,9 @@ pub(super) fn silent(observed: &Observed, claim: &Claim, order: &RestoreOrder) -
 }
 
 /// A URL is renewed when half of its life is over.
-fn renew_at(order: &RestoreOrder, lifetime: Duration) -> Timestamp {
-    order.spec.access.expires.0 - lifetime / 2
+fn renew_at(order: &RestoreOrder) -> Timestamp {
+    let access = &order.spec.access;
+    access.signed.0 + access.expires.0.duration_since(access.signed.0) / 2
 }
 
 fn failed(

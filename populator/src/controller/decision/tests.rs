@@ -24,7 +24,10 @@ pub(crate) fn order(change: impl FnOnce(&mut RestoreOrder)) -> RestoreOrder {
                 "accessModes": ["ReadWriteOnce"],
             },
             "archive": {"url": "s3://b/k", "etag": "\"e\"", "size": 10, "humanSize": "10 B"},
-            "access": {"url": "http://s/b/k?sig", "expires": "2026-01-01T01:00:00Z"},
+            "access": {
+                "url": "http://s/b/k?sig",
+                "signed": "2026-01-01T00:00:00Z", "expires": "2026-01-01T01:00:00Z",
+            },
         },
     }))
     .unwrap();
@@ -44,6 +47,7 @@ pub(crate) fn pinned() -> Pinned {
             ca_bundle: None,
             bytes_per_second: None,
             url: "http://s/b/k?sig".to_owned(),
+            signed: "2026-01-01T00:00:00Z".parse().unwrap(),
             expires: "2026-01-01T01:00:00Z".parse().unwrap(),
         },
     }
@@ -101,7 +105,6 @@ pub(crate) fn observed(change: impl FnOnce(&mut Observed)) -> Observed {
         retry_at: None,
         full_nodes: BTreeMap::new(),
         drivers: vec!["d".to_owned()].into(),
-        url_lifetime: Duration::from_secs(3600),
     };
     change(&mut observed);
     observed

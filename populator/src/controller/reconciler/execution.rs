@@ -208,6 +208,7 @@ async fn retry(context: &Context, observed: &mut Observed) -> Result<(), Trouble
         Ok(signed) => signed,
         Err(_) if order.spec.access.expires.0 > observed.now + URL_REST => SignedUrl {
             url: order.spec.access.url.clone(),
+            signed: order.spec.access.signed.0,
             expires: order.spec.access.expires.0,
             ca_bundle: order.spec.access.ca_bundle.clone(),
             bytes_per_second: order.spec.access.bytes_per_second,

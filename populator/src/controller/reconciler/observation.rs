@@ -75,7 +75,6 @@ pub(super) fn observe(context: &Context, key: &ClaimKey) -> Observed {
         }),
         full_nodes: remembered.full_nodes(),
         drivers: context.drivers.clone(),
-        url_lifetime: context.url_lifetime,
         claim: claim.map_or(ClaimSight::NotCached, ClaimSight::Cached),
         order,
     }

@@ -17,7 +17,7 @@ pub enum PointInTime {
     Name,
     /// It is the newest under its prefix, by when it was written.
     Written,
-    /// It is not: the bucket keeps no versions, and it is used as it stands.
+    /// It is not: no versions are kept, or known, and it is used as it stands.
     Unknown,
 }
 
@@ -92,7 +92,7 @@ impl Finder<'_> {
             {
                 return Ok(chosen(found, PointInTime::Unknown));
             }
-            // The bucket has never kept any.
+            // The bucket has never kept any, or none are asked for in stores of its kind.
             (Ok(found), Ok(())) if found.version.is_none() && !history.has_versions => {
                 return Ok(chosen(found, PointInTime::Unknown));
             }
@@ -263,7 +263,7 @@ impl<'a> Search<'a> {
 
     fn candidate(&self, entry: &Entry) -> Option<Candidate> {
         let name = entry.key.strip_prefix(&self.prefix.prefix)?;
-        let url = ObjectUrl::parse(&format!("s3://{}/{}", self.prefix.bucket, entry.key)).ok()?;
+        let url = self.prefix.object(&entry.key)?;
         let written = entry.last_modified;
         let (time, point_in_time) = match names::time(name) {
             Some(time) => (time, PointInTime::Name),
@@ -309,6 +309,7 @@ mod tests {
         restore_point: &str,
     ) -> Result<(String, PointInTime), Refusal> {
         let prefix = PrefixUrl {
+            scheme: crate::store::Scheme::S3,
             bucket: "b".to_owned(),
             prefix: "db/".to_owned(),
         };
