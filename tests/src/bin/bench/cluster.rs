@@ -3,6 +3,7 @@
 
 mod burst;
 mod claims;
+mod clones;
 mod library;
 mod memory;
 mod raised;
@@ -23,7 +24,7 @@ use self::claims::Filled;
 use crate::table::{self, Row};
 
 /// What can be measured by itself, in the order in which all is.
-const PARTS: [&str; 4] = ["memory", "shipped", "raised", "thousand"];
+const PARTS: [&str; 5] = ["memory", "shipped", "raised", "clones", "thousand"];
 
 /// All parts, or one; so many PVCs in that of a thousand.
 pub async fn measure(part: Option<&str>, count: usize) -> Result<()> {
@@ -52,12 +53,17 @@ pub async fn measure(part: Option<&str>, count: usize) -> Result<()> {
         })
         .await?;
     }
-    if wants(&["raised", "thousand"]) {
+    if wants(&["raised", "clones", "thousand"]) {
         on("bench-raised", Form::RaisedLimits, async |world| {
             if wants(&["raised"]) {
                 let title = "PVCs on a cluster, client limits raised";
                 let measure = async |rows: &mut _| raised::measure(world, rows).await;
                 shown(title, raised::NOTE, &mut rows, measure).await?;
+            }
+            if wants(&["clones"]) {
+                let title = "Many PVCs from one VolumeBackup with a cache";
+                let measure = async |rows: &mut _| clones::measure(world, rows).await;
+                shown(title, clones::NOTE, &mut rows, measure).await?;
             }
             // Last: nobody deletes volumes of simulated nodes.
             if wants(&["thousand"]) {

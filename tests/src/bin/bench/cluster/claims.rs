@@ -22,6 +22,7 @@ const AT_ONCE: usize = 50;
 /// How PVCs are filled.
 pub struct Filled {
     class: String,
+    size: &'static str,
     /// Whether their nodes are named, as by the scheduler.
     on_nodes: bool,
     /// The API group, kind and name of what they name.
@@ -35,6 +36,7 @@ impl Filled {
     pub fn empty(class: &str) -> Self {
         Self {
             class: class.to_owned(),
+            size: "1Gi",
             on_nodes: false,
             source: None,
             program: None,
@@ -57,6 +59,11 @@ impl Filled {
             program: Some(program.to_owned()),
             ..Self::empty(class)
         }
+    }
+
+    /// The same, of another size than 1 GiB.
+    pub fn sized(self, size: &'static str) -> Self {
+        Self { size, ..self }
     }
 
     /// The same, of a class that waits for the first consumer, each on the next node.
@@ -87,7 +94,7 @@ pub async fn make(
 ) -> Result<()> {
     let wish = Wish {
         class: &filled.class,
-        size: "1Gi",
+        size: filled.size,
         backup: None,
     };
     let made = names.iter().enumerate().map(|(index, name)| {
