@@ -98,12 +98,18 @@ impl<'a> Tenant<'a> {
             .await?;
         spec["url"] = format!("s3://{bucket}").into();
         spec["credentialsSecretRef"] = json!({"name": "store-credentials"});
+        self.store_as("store", spec).await
+    }
+
+    /// A BackupStore of that name and spec, or writes it anew.
+    pub async fn store_as(&self, name: &str, spec: Value) -> Result<()> {
+        let force = PatchParams::apply("tests").force();
         let store = json!({
             "apiVersion": "backup.example.com/v1", "kind": "BackupStore",
-            "metadata": {"name": "store"}, "spec": spec,
+            "metadata": {"name": name}, "spec": spec,
         });
         self.api::<crds::BackupStore>()
-            .patch("store", &force, &Patch::Apply(store))
+            .patch(name, &force, &Patch::Apply(store))
             .await?;
         Ok(())
     }

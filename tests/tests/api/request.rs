@@ -222,6 +222,7 @@ pub fn restore_order(name: &str, node: &str) -> Value {
             "archive": {"url": "s3://my-bucket/key", "size": 1 << 20, "humanSize": "1.0 MiB"},
             "access": {
                 "url": "https://s3.example.com/my-bucket/key?signature",
+                "signed": "2025-01-01T10:00:00Z",
                 "expires": "2025-01-01T11:00:00Z",
             },
         },

@@ -94,8 +94,7 @@ fn with(object: &Value, pointer: &str, value: &Value) -> Result<Value> {
 }
 
 async fn backup_urls(world: &World) -> Result<()> {
-    const FORM: Option<&str> =
-        Some("backupURL must be s3://BUCKET/KEY, for example s3://my-bucket/database.tar.gz");
+    const FORM: Option<&str> = Some("backupURL must be s3://BUCKET/KEY, gs://BUCKET/KEY");
     let at = "/spec/backupURL";
     let long = |length: usize| json!(format!("s3://my-bucket/{}", "k".repeat(length - 15)));
     let cases = [
@@ -104,11 +103,11 @@ async fn backup_urls(world: &World) -> Result<()> {
             json!("s3://b-1.c/deep/er/key with spaces and ünï.tar"),
             None,
         ),
-        (at, long(2048), None),
+        (at, long(8192), None),
         (
             at,
-            long(2049),
-            Some("spec.backupURL: Too long: may not be more than 2048 bytes"),
+            long(8193),
+            Some("spec.backupURL: Too long: may not be more than 8192 bytes"),
         ),
         (at, json!("http://my-bucket/key"), FORM),
         (at, json!("S3://my-bucket/key"), FORM),
@@ -117,6 +116,23 @@ async fn backup_urls(world: &World) -> Result<()> {
         (at, json!("s3://My_Bucket/key"), FORM),
         (at, json!("s3://b/key"), FORM),
         (at, json!("s3:///key"), FORM),
+        (at, json!("gs://my_bucket/deep/er/ünï key.tar"), None),
+        (at, json!("gs://my-bucket/a%20b"), FORM),
+        (at, json!("az://my-container/deep/key.tar"), None),
+        (at, json!("az://my-container/a b"), FORM),
+        (
+            at,
+            json!("https://h.example.com:8443/a/key.tar?X=a/b%2F&Y="),
+            None,
+        ),
+        (at, json!("https://user:word@h.example.com/key.tar"), FORM),
+        (at, json!("https://h.example.com/"), FORM),
+        (at, json!("https://h.example.com/folder/"), FORM),
+        (at, json!("https://h.example.com/folder/?X=a"), FORM),
+        (at, json!("https://h.example.com/key#part"), FORM),
+        (at, json!("file:///key.tar"), None),
+        (at, json!("file:///"), None),
+        (at, json!("file://host/key.tar"), FORM),
         (at, json!(""), FORM),
         (at, json!("s3://my-bucket/folder/"), None),
         (at, json!(7), Some("spec.backupURL: Invalid value")),
@@ -151,14 +167,24 @@ async fn restore_points(world: &World) -> Result<()> {
 }
 
 async fn stores(world: &World) -> Result<()> {
-    const URL: Option<&str> = Some("url must be s3://BUCKET or s3://BUCKET/PREFIX");
+    const URL: Option<&str> = Some("url must be s3://BUCKET, gs://BUCKET");
+    const ACCOUNT: Option<&str> = Some("account names the storage account of a store");
+    const PLAIN: Option<&str> = Some("what https:// and file:// name is read without credentials");
+    const LENT: Option<&str> =
+        Some("without credentialsSecretRef, the controller's own credentials");
     const ENDPOINT: Option<&str> =
         Some("endpoint must be http://HOST[:PORT] or https://HOST[:PORT]");
     let secret = "/spec/credentialsSecretRef";
     let cases = [
         ("/spec/url", json!("s3://my-bucket"), None),
         ("/spec/url", json!("s3://my-bucket/"), None),
-        ("/spec/url", json!("https://my-bucket"), URL),
+        ("/spec/url", json!("gs://my-bucket/prefix"), None),
+        ("/spec/url", json!("az://my-container"), ACCOUNT),
+        ("/spec/account", json!("myaccount"), ACCOUNT),
+        ("/spec/url", json!("https://my-host"), PLAIN),
+        ("/spec/url", json!("file:///folder"), PLAIN),
+        ("/spec/url", json!("https://my-host/key?sig"), URL),
+        ("/spec/url", json!("ftp://my-host"), URL),
         ("/spec/url", json!("my-bucket"), URL),
         ("/spec/url", json!("s3://"), URL),
         ("/spec/url", json!("s3://my bucket"), URL),
@@ -188,11 +214,7 @@ async fn stores(world: &World) -> Result<()> {
             json!("yes"),
             Some("spec.pathStyle: Invalid value"),
         ),
-        (
-            secret,
-            Value::Null,
-            Some("spec.credentialsSecretRef: Required value"),
-        ),
+        (secret, Value::Null, LENT),
         (
             secret,
             json!({"name": ""}),

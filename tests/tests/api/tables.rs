@@ -41,7 +41,7 @@ async fn backups(world: &World) -> Result<()> {
             ("REASON", "Found"),
             ("RESTORE-POINT", "2025-01-01T10:00:00Z"),
             ("SIZE", "1.2 GiB"),
-            ("URL", "s3://my-bucket/database-backup-20250101.tar.gz"),
+            ("ARCHIVE", "s3://my-bucket/database-backup-20250101.tar.gz"),
         ],
         &[],
     )
@@ -66,7 +66,11 @@ async fn stores(world: &World) -> Result<()> {
             ("URL", "s3://my-bucket/backups"),
             ("ENDPOINT", "https://s3.example.com:9000"),
         ],
-        &[("REGION", "us-east-1"), ("SECRET", "store-credentials")],
+        &[
+            ("REGION", "us-east-1"),
+            ("SECRET", "store-credentials"),
+            ("ACCOUNT", ""),
+        ],
     )
     .await
 }

@@ -1,5 +1,7 @@
 //! What people run by hand, on a real S3 server and without Kubernetes.
 
+mod web;
+
 use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ use tempfile::TempDir;
 use tests::s3::{S3Server, fault::Fault};
 use tests::suite::Suite;
 use tests::{odd_tree, tools, tree};
+use web::what_somebody_has_signed_comes_back;
 
 const BUCKET: &str = "bucket";
 
@@ -82,6 +85,7 @@ fn add(suite: &mut Suite, shared: Option<&Arc<Shared>>) {
         what_is_packed_comes_back,
         an_image_comes_back,
         what_is_encrypted_comes_back,
+        what_somebody_has_signed_comes_back,
     );
 }
 
