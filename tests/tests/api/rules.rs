@@ -250,8 +250,8 @@ async fn restores(world: &World) -> Result<()> {
 
 async fn orders(world: &World) -> Result<()> {
     const FIXED: Option<&str> = Some(
-        "claim, nodeName, volume, prime, archive and options are fixed; only goal, attempt, paused, \
-         access and provisioned may change",
+        "claim, nodeName, volume, prime, archive, options and content are fixed; only goal, attempt, \
+         paused, access and provisioned may change",
     );
     let goal = Some("spec.goal: Unsupported value: \"Forgotten\"");
     let cases = [
@@ -274,6 +274,11 @@ async fn orders(world: &World) -> Result<()> {
         (
             "/spec/prime",
             json!({"attachRequired": true, "podInfoOnMount": false}),
+            FIXED,
+        ),
+        (
+            "/spec/content",
+            json!({"key": "another", "backup": "default/backup"}),
             FIXED,
         ),
         ("/spec/nodeName", json!("node-2"), FIXED),
