@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,6 +14,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::wait::eventually;
 
@@ -32,6 +33,8 @@ pub enum Fault {
     Truncate(u64),
     /// An answer's body comes at so many bytes a second.
     Throttle(u64),
+    /// The bodies of all answers together come at so many bytes a second.
+    Share(u64),
 }
 
 /// A request that came to the proxy, answered or not.
@@ -57,6 +60,8 @@ struct Shared {
     upstream: SocketAddr,
     seen: Mutex<Vec<Seen>>,
     body_bytes: AtomicU64,
+    /// When the next piece may be sent by those that share.
+    turn: Mutex<Instant>,
 }
 
 impl FaultProxy {
@@ -71,6 +76,7 @@ impl FaultProxy {
             upstream,
             seen: Mutex::default(),
             body_bytes: AtomicU64::new(0),
+            turn: Mutex::new(Instant::now()),
         });
         let accepting = tokio::spawn(accept(listener, told, Arc::clone(&shared)));
         Ok(Self {
@@ -88,6 +94,7 @@ impl FaultProxy {
 
     /// Misbehaves in this way from now on. Returns when that is in effect.
     pub async fn set(&self, fault: Fault) -> Result<()> {
+        *self.shared.next_turn() = Instant::now();
         self.fault.send_replace(fault);
         eventually(
             "the proxy does as it is told",
@@ -190,7 +197,7 @@ async fn exchange(
             tokio::io::copy(&mut from_client, &mut tokio::io::sink()).await?;
             return Ok(());
         }
-        Fault::None | Fault::Truncate(_) | Fault::Throttle(_) => {}
+        Fault::None | Fault::Truncate(_) | Fault::Throttle(_) | Fault::Share(_) => {}
     }
     let (from_server, mut to_server) = TcpStream::connect(shared.upstream).await?.into_split();
     to_server
@@ -225,8 +232,14 @@ async fn answer(
             Fault::Refuse => return Ok(()),
             Fault::Truncate(after) => allowed = allowed.min(after.saturating_sub(sent)),
             Fault::Throttle(rate) => {
-                let nanoseconds = allowed * 1_000_000_000 / rate.max(1);
-                tokio::time::sleep(Duration::from_nanos(nanoseconds)).await;
+                tokio::time::sleep(time(allowed, rate)).await;
+            }
+            Fault::Share(rate) => {
+                let turn = shared.turn(time(allowed, rate));
+                tokio::select! {
+                    () = tokio::time::sleep_until(turn) => {}
+                    other = fault.wait_for(|now| *now != told) => drop(other?),
+                }
             }
             Fault::None | Fault::Stall | Fault::Answer(_) => {}
         }
@@ -240,6 +253,8 @@ async fn answer(
         // Small pieces when throttled, so that a change of mind is soon in effect.
         let piece = match told {
             Fault::Throttle(rate) => (rate / 10).clamp(1, 1 << 16),
+            // Smaller still: others wait for each.
+            Fault::Share(rate) => (rate / 10).clamp(1, 1 << 12),
             _ => 1 << 16,
         };
         chunk.resize(usize::try_from(piece).context("a piece")?, 0);
@@ -255,6 +270,25 @@ async fn answer(
         }
         chunk.truncate(read);
     }
+}
+
+impl Shared {
+    /// When a piece may be sent that takes so long.
+    fn turn(&self, takes: Duration) -> Instant {
+        let mut turn = self.next_turn();
+        let mine = (*turn).max(Instant::now()) + takes;
+        *turn = mine;
+        mine
+    }
+
+    fn next_turn(&self) -> MutexGuard<'_, Instant> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long so many bytes take.
+fn time(bytes: u64, rate: u64) -> Duration {
+    Duration::from_nanos(bytes * 1_000_000_000 / rate.max(1))
 }
 
 /// Reads up to the empty line; also returns what came after it already.

@@ -182,58 +182,73 @@ impl Tenant<'_> {
 
     /// Waits until a deleted PVC and its VolumeRestore are gone, and nothing is left of them.
     pub async fn forgotten(&self, claim: &Claim, within: Duration) -> Result<()> {
-        eventually(
-            &format!("PVC {} is forgotten", claim.name),
-            within,
-            || async {
-                let claims = self.api::<PersistentVolumeClaim>();
-                ensure!(
-                    claims.get_opt(&claim.name).await?.is_none(),
-                    "the PVC is there"
-                );
-                let restores = self.api::<VolumeRestore>();
-                ensure!(
-                    restores.get_opt(&claim.name).await?.is_none(),
-                    "the VolumeRestore is there"
-                );
-                Ok(())
-            },
-        )
-        .await?;
+        self.deleted(claim, within).await?;
         self.nothing_left(claim, within).await
     }
 
-    /// Waits until nothing of a restore is left: no order, no PV, no prime PVC, no VolumeAttachment, and
-    /// on no node that is up a volume in the pool, a loop device on it, a mount or a folder of the agent's.
+    /// [`Self::forgotten`] as far as the API server knows, while other restores go on.
+    pub async fn withdrawn(&self, claim: &Claim, within: Duration) -> Result<()> {
+        self.deleted(claim, within).await?;
+        self.no_objects_left(claim, within).await
+    }
+
+    async fn deleted(&self, claim: &Claim, within: Duration) -> Result<()> {
+        let what = format!("PVC {} is gone", claim.name);
+        eventually(&what, within, || async {
+            let claims = self.api::<PersistentVolumeClaim>();
+            let there = claims.get_opt(&claim.name).await?;
+            ensure!(there.is_none(), "the PVC is there");
+            let restores = self.api::<VolumeRestore>();
+            let there = restores.get_opt(&claim.name).await?;
+            ensure!(there.is_none(), "the VolumeRestore is there");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until nothing of a restore is left: no object, and on no node a volume in the pool, a loop
+    /// device on it, a mount or a folder of the agent's. No other restore is under way.
     pub async fn nothing_left(&self, claim: &Claim, within: Duration) -> Result<()> {
         let name = format!("pvc-{}", claim.uid);
         eventually(&format!("nothing is left of {name}"), within, || async {
-            let client = self.cluster.client();
-            let orders = Api::<RestoreOrder>::namespaced(client.clone(), NAMESPACE);
-            if let Some(order) = orders.get_opt(&name).await? {
-                bail!(
-                    "RestoreOrder: goal {:?}, status {:?}",
-                    order.spec.goal,
-                    order.status
-                );
-            }
-            let primes = Api::<PersistentVolumeClaim>::namespaced(client.clone(), NAMESPACE);
-            let prime = primes.get_opt(&format!("prime-{}", claim.uid)).await?;
-            ensure!(prime.is_none(), "the prime PVC is there");
-            let label = format!("backup.example.com/claim-uid={}", claim.uid);
-            let attachments = Api::<VolumeAttachment>::all(client.clone());
-            let attached = attachments
-                .list(&ListParams::default().labels(&label))
-                .await?;
-            ensure!(attached.items.is_empty(), "it is attached");
-            let volumes: Api<PersistentVolume> = Api::all(client);
-            ensure!(volumes.get_opt(&name).await?.is_none(), "the PV is there");
-            for node in self.cluster.nodes().iter().filter(|node| node.is_up()) {
+            self.look_for_objects(claim).await?;
+            for node in self.cluster.nodes() {
                 let traces = traces::of(node, &name)?;
                 ensure!(traces.is_empty(), "on {}: {traces:?}", node.name());
             }
             Ok(())
         })
         .await
+    }
+
+    /// Waits until no object of a restore is left: no order, no PV, no prime PVC, no VolumeAttachment.
+    pub async fn no_objects_left(&self, claim: &Claim, within: Duration) -> Result<()> {
+        let what = format!("no object is left of PVC {}", claim.name);
+        eventually(&what, within, || self.look_for_objects(claim)).await
+    }
+
+    async fn look_for_objects(&self, claim: &Claim) -> Result<()> {
+        let name = format!("pvc-{}", claim.uid);
+        let client = self.cluster.client();
+        let orders = Api::<RestoreOrder>::namespaced(client.clone(), NAMESPACE);
+        if let Some(order) = orders.get_opt(&name).await? {
+            bail!(
+                "RestoreOrder: goal {:?}, status {:?}",
+                order.spec.goal,
+                order.status
+            );
+        }
+        let primes = Api::<PersistentVolumeClaim>::namespaced(client.clone(), NAMESPACE);
+        let prime = primes.get_opt(&format!("prime-{}", claim.uid)).await?;
+        ensure!(prime.is_none(), "the prime PVC is there");
+        let label = format!("backup.example.com/claim-uid={}", claim.uid);
+        let attachments = Api::<VolumeAttachment>::all(client.clone());
+        let attached = attachments
+            .list(&ListParams::default().labels(&label))
+            .await?;
+        ensure!(attached.items.is_empty(), "it is attached");
+        let volumes: Api<PersistentVolume> = Api::all(client);
+        ensure!(volumes.get_opt(&name).await?.is_none(), "the PV is there");
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! What is cut off midway: every step aborted before and after its effect, objects deleted, all
 //! containers killed, and every event at every step. Everything ends with the PVC bound to complete data,
 //! or with its sentence, or with nothing left.
+#![allow(clippy::print_stdout, reason = "the table is for people to read")]
 
 mod aborts;
 mod midway;

@@ -52,7 +52,7 @@ async fn table(world: &World) -> Result<()> {
         table.extend(round.collect::<Table>().await);
         let names: Vec<_> = events.iter().map(|event| event.name()).collect();
         let names = names.join(", ");
-        println!("  {:>4.0} s  {names}", since.elapsed().as_secs_f64());
+        println!("  {:.0} s: {names}", since.elapsed().as_secs_f64());
         if let Err(error) = leftovers::none_but(world, &before).await {
             behind.push(format!("after {names}: {error:#}"));
         }
@@ -99,11 +99,20 @@ async fn outcomes(
     event: Event,
     archives: &Archives,
 ) -> Result<BTreeMap<Step, Outcome>> {
+    let begun = Instant::now();
     let mut round = Round::prepare(world, event, archives).await?;
     round.arrange().await?;
-    let struck = round.strike().await?;
+    let (held, struck) = (begun.elapsed(), round.strike().await?);
     let mut outcomes = watch::ends(&round, struck).await;
     event.end(&round).await?;
+    let (ended, since) = (struck.elapsed(), Instant::now());
     round.judge(&mut outcomes).await?;
+    println!(
+        "  {}: all held after {} s, all ended {} s after it, all read and gone {} s later",
+        event.name(),
+        held.as_secs(),
+        ended.as_secs(),
+        since.elapsed().as_secs()
+    );
     Ok(outcomes)
 }

@@ -74,3 +74,18 @@ async fn throttles() {
         started.elapsed()
     );
 }
+
+#[tokio::test]
+async fn several_share_what_there_is() {
+    let proxy = FaultProxy::start(server().await).await.unwrap();
+    proxy.set(Fault::Share(20)).await.unwrap();
+    let started = Instant::now();
+    let both = tokio::join!(get(&proxy), get(&proxy));
+    assert_eq!(both.0.unwrap().1, BODY);
+    assert_eq!(both.1.unwrap().1, BODY);
+    assert!(
+        started.elapsed() >= Duration::from_millis(900),
+        "{:?}",
+        started.elapsed()
+    );
+}

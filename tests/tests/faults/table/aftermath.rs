@@ -42,8 +42,8 @@ impl Round<'_> {
             self.bury().await?;
         }
         for (step, outcome) in outcomes {
-            let forgotten = self.tenant.forgotten(&self.claims[step], WAIT);
-            if let Err(error) = forgotten.await {
+            let withdrawn = self.tenant.withdrawn(&self.claims[step], WAIT);
+            if let Err(error) = withdrawn.await {
                 *outcome = Err(format!("{error:#}"));
             }
         }
@@ -57,7 +57,7 @@ impl Round<'_> {
             End::Over(reason) => {
                 watch::in_manual(reason)?;
                 let claim = &self.claims[&step];
-                self.tenant.nothing_left(claim, WAIT).await
+                self.tenant.no_objects_left(claim, WAIT).await
             }
             End::Waits(reason) => watch::in_manual(reason),
             End::Stranded | End::Gone => Ok(()),

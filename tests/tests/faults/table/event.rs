@@ -50,8 +50,8 @@ pub enum Event {
     NodeGone,
 }
 
-/// Slow, and yet so that it ends.
-const LITTLE: Fault = Fault::Throttle(96 << 10);
+/// Slow for all restores together, and yet so that they end.
+const LITTLE: Fault = Fault::Share(2 << 20);
 
 impl Event {
     /// What the table calls it.

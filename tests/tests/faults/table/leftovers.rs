@@ -9,7 +9,7 @@ use k8s_openapi::api::{
     storage::v1::VolumeAttachment,
 };
 use kube::{Api, ResourceExt as _, api::ListParams};
-use tests::{cluster::Node, product::NAMESPACE, shared::World, wait::eventually};
+use tests::{cluster::Node, product::NAMESPACE, shared::World, state, wait::eventually};
 
 use super::round::WAIT;
 
@@ -22,7 +22,11 @@ const FOLDERS: [&str; 5] = [
     "kubelet/plugins/populator.backup.example.com",
 ];
 
-/// Orders, prime PVCs, PVs, VolumeAttachments, volumes and records, of the whole cluster.
+/// Where the agent mounts volumes.
+const WORK: &str = "/var/lib/kubelet/plugins/populator.backup.example.com";
+
+/// Orders, prime PVCs, PVs, VolumeAttachments, volumes, records, mounts and loop devices, of the whole
+/// cluster.
 pub async fn look(world: &World) -> Result<BTreeSet<String>> {
     let client = world.cluster.client();
     let mut found = BTreeSet::new();
@@ -35,7 +39,15 @@ pub async fn look(world: &World) -> Result<BTreeSet<String>> {
         for folder in FOLDERS {
             found.extend(folders(node, folder)?);
         }
+        let mounts = node.mounts()?.into_iter().map(|mount| mount.target);
+        let ours = mounts.filter(|target| target.starts_with(WORK));
+        found.extend(ours.map(|target| format!("mount {}", target.display())));
     }
+    let traces = state::traces(world.cluster.state().name(), None)?;
+    let loops = traces
+        .into_iter()
+        .filter(|it| it.starts_with("loop device"));
+    found.extend(loops);
     Ok(found)
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use crds::VolumeRestore;
+use crds::{VolumeRestore, volume_restore::Phase};
 use k8s_openapi::api::{core::v1::Pod, storage::v1::StorageClass};
 use kube::{
     Api,
@@ -18,7 +18,7 @@ use kube::{
 use strum::IntoEnumIterator as _;
 use tests::{
     cluster::Node,
-    original::{KEY, Original, SLOW},
+    original::{KEY, Original},
     s3::fault::{Fault, FaultProxy},
     shared::World,
     tenant::{Claim, Tenant, Use, Wish},
@@ -35,7 +35,10 @@ use super::{
 pub const WAIT: Duration = Duration::from_secs(180);
 
 /// So slow that nothing more comes while a restore is held.
-const STANDSTILL: Fault = Fault::Throttle(8 << 10);
+const STANDSTILL: Fault = Fault::Share(8 << 10);
+
+/// Slow enough for two restores to be met midway, whichever is first.
+const TRICKLE: Fault = Fault::Share(256 << 10);
 
 /// The pod that asks for volumes before they are there, and the one that looks into the others.
 const CONSUMER: &str = "consumer";
@@ -130,29 +133,38 @@ impl<'a> Round<'a> {
         self.world.cluster.node(0)
     }
 
-    /// Brings a restore to each step. Those that need an archive that is slow come last.
+    /// Brings a restore to each step. Those that need a store that is slow come last.
     pub async fn arrange(&mut self) -> Result<()> {
         for step in Step::iter() {
             for path in self.paths(step, "hold") {
                 fs::write(path, "")?;
             }
         }
-        let slow = |step: &Step| step.hold() == Hold::SlowStore;
-        for step in Step::iter().filter(|step| !slow(step)) {
-            let claim = self.claim(step).await?;
-            self.claims.insert(step, claim);
+        let (slow, others): (Vec<_>, Vec<_>) =
+            Step::iter().partition(|step| step.hold() == Hold::SlowStore);
+        for steps in [&others, &slow] {
+            for step in steps {
+                let claim = self.claim(*step).await?;
+                self.claims.insert(*step, claim);
+            }
+            for step in steps {
+                let held = self.held(*step).await;
+                held.with_context(|| format!("nothing is {}", step.claim()))?;
+            }
+            self.faults.set(STANDSTILL).await?;
         }
-        for step in Step::iter().filter(|step| !slow(step)) {
-            let held = self.held(step).await;
-            held.with_context(|| format!("{} is to be met while {step:?}", self.event.name()))?;
+        // All of these are being filled; a little more of each, so that there are checkpoints.
+        self.faults.set(TRICKLE).await?;
+        for step in &slow {
+            let claim = step.claim();
+            self.tenant.written(&claim, 1 << 20, WAIT).await?;
         }
-        self.faults.set(SLOW).await?;
-        for step in Step::iter().filter(slow) {
-            let claim = self.claim(step).await?;
-            self.tenant.written(&claim.name, 1 << 20, WAIT).await?;
-            self.claims.insert(step, claim);
+        self.faults.set(STANDSTILL).await?;
+        for step in &slow {
+            let held = self.held(*step).await;
+            held.with_context(|| format!("{} is over already", step.claim()))?;
         }
-        self.faults.set(STANDSTILL).await
+        Ok(())
     }
 
     async fn claim(&self, step: Step) -> Result<Claim> {
@@ -193,7 +205,15 @@ impl<'a> Round<'a> {
                 .await
             }
             Hold::Done => self.tenant.completed(&claim, WAIT).await.map(drop),
-            Hold::SlowStore => Ok(()),
+            Hold::SlowStore => {
+                eventually("it is being filled", WAIT, async || {
+                    let restore = self.tenant.api::<VolumeRestore>().get(&claim).await?;
+                    let phase = restore.status.unwrap_or_default().phase;
+                    ensure!(phase == Phase::Restoring, "it is {phase:?}");
+                    Ok(())
+                })
+                .await
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     time::{Duration, Instant},
 };
 
@@ -56,13 +57,17 @@ pub async fn ends(round: &Round<'_>, since: Instant) -> BTreeMap<Step, Outcome> 
             if let Some(end) = sight.end(round.event, *step) {
                 outcomes.insert(*step, Ok((end, since.elapsed())));
             } else if sight.phase == Some(Phase::Failed) {
-                outcomes.insert(*step, Err(format!("{sight:?}")));
+                outcomes.insert(*step, Err(sight.to_string()));
             }
         }
         tokio::time::sleep(LOOK).await;
     }
     for step in round.claims.keys() {
-        let stuck = || Err(format!("stuck: {:?}", last.get(step)));
+        let stuck = || {
+            Err(last
+                .get(step)
+                .map_or("never seen".to_owned(), Sight::to_string))
+        };
         outcomes.entry(*step).or_insert_with(stuck);
     }
     outcomes
@@ -108,6 +113,20 @@ where
 {
     let all = api.list(&ListParams::default()).await?;
     Ok(all.into_iter().map(|it| (it.name_any(), it)).collect())
+}
+
+impl fmt::Display for Sight {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said = |text: &Option<String>| text.clone().unwrap_or_default();
+        write!(
+            to,
+            "the PVC is {:?}, its VolumeRestore {:?}, {}: {}",
+            self.claim,
+            self.phase,
+            said(&self.reason),
+            said(&self.message)
+        )
+    }
 }
 
 impl Sight {
