@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use crds::VolumeBackup;
 use k8s_openapi::api::{core::v1::Node as NodeObject, storage::v1::StorageClass};
 use kube::{Api, api::DeleteParams};
+use strum::IntoEnumIterator as _;
 use tests::{
     process,
     product::{self, NAMESPACE},
@@ -140,7 +141,10 @@ impl Event {
             }
             Self::BackupDeleted => {
                 let backups = tenant.api::<VolumeBackup>();
-                backups.delete("backup", &DeleteParams::default()).await?;
+                for step in Step::iter() {
+                    let name = step.claim();
+                    backups.delete(&name, &DeleteParams::default()).await?;
+                }
                 Ok(())
             }
             Self::ClassDeleted => {

@@ -15,6 +15,7 @@ use kube::{
     Api,
     api::{ObjectMeta, PostParams},
 };
+use serde_json::json;
 use strum::IntoEnumIterator as _;
 use tests::{
     cluster::Node,
@@ -111,7 +112,12 @@ impl<'a> Round<'a> {
         let (user, secret) = world.server.add_user().await?;
         tenant.store(&faults.endpoint(), (&user, &secret)).await?;
         archives.original.upload(world, &tenant).await?;
-        tenant.backup("backup", KEY).await?;
+        // One for each, and each another content: restores of the same one would wait for each other.
+        for step in Step::iter() {
+            let claim = step.claim();
+            let choice = json!({"exclude": [format!("nothing-for-{claim}")]});
+            tenant.backup_as(&claim, KEY, choice).await?;
+        }
         let classes = Classes {
             direct: copy_class(world, "fast-csi-storage", &name).await?,
             prime: copy_class(world, "other-immediate", &name).await?,
@@ -168,11 +174,12 @@ impl<'a> Round<'a> {
     }
 
     async fn claim(&self, step: Step) -> Result<Claim> {
+        let name = step.claim();
         let wish = Wish {
             class: self.classes.of(step.way()),
+            backup: Some(&name),
             ..Wish::BACKUP
         };
-        let name = step.claim();
         match (step.hold(), step.way()) {
             (Hold::NoConsumer, _) | (_, Way::Prime) => self.tenant.claim(&name, &wish).await,
             (_, Way::Direct) => {
