@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use crds::{RestoreOrder, VolumeRestore};
+use crds::{RestoreOrder, VolumeBackup, VolumeRestore};
 use k8s_openapi::api::{core::v1::PersistentVolumeClaim, storage::v1::VolumeAttachment};
 use kube::{
     Api, ResourceExt as _,
@@ -282,10 +282,21 @@ async fn cached(tenant: &Tenant<'_>) -> Result<()> {
         gone(tenant, &claim).await?;
         let result = restore.status.and_then(|status| status.result);
         if result.is_some_and(|result| result.snapshot_handle.is_some()) {
-            return Ok(());
+            return told(tenant, "cached").await;
         }
     }
     bail!("no PVC was made from a snapshot")
+}
+
+/// Waits until a VolumeBackup tells its snapshots: aborted at that too, the controller comes back first.
+async fn told(tenant: &Tenant<'_>, backup: &str) -> Result<()> {
+    eventually("the VolumeBackup tells its snapshots", WAIT, || async {
+        let backup = tenant.api::<VolumeBackup>().get(backup).await?;
+        let cached = backup.status.unwrap_or_default().cached;
+        ensure!(!cached.is_empty(), "it tells none");
+        Ok(())
+    })
+    .await
 }
 
 async fn gone(tenant: &Tenant<'_>, claim: &Claim) -> Result<()> {

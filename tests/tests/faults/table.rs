@@ -8,6 +8,7 @@ mod figure;
 mod leftovers;
 mod round;
 mod step;
+mod stores;
 mod watch;
 
 use std::{collections::BTreeMap, time::Instant};

@@ -51,8 +51,8 @@ pub enum Event {
     NodeGone,
 }
 
-/// Slow for all restores together, and yet so that they end.
-const LITTLE: Fault = Fault::Share(2 << 20);
+/// Slow for all restores of a way together, and yet so that they end.
+const LITTLE: Fault = Fault::Share(3 << 20);
 
 impl Event {
     /// What the table calls it.
@@ -123,14 +123,14 @@ impl Event {
             Self::AgentKilled => kill(round, &["agent"]).await,
             Self::DriverKilled => kill(round, &["driver", "other-driver"]).await,
             Self::ApiServerRestarted => world.cluster.pause_api_server(),
-            Self::StoreDown => round.faults.set(Fault::Refuse).await,
-            Self::StoreSlow => round.faults.set(LITTLE).await,
-            Self::StoreBusy => round.faults.set(Fault::Answer(503)).await,
+            Self::StoreDown => round.stores.set(Fault::Refuse).await,
+            Self::StoreSlow => round.stores.set(LITTLE).await,
+            Self::StoreBusy => round.stores.set(Fault::Answer(503)).await,
             Self::ArchiveReplaced => round.archives.other.upload(world, tenant).await,
             Self::SecretRotated => {
                 let (access, secret) = world.server.add_user().await?;
                 let keys = (access.as_str(), secret.as_str());
-                tenant.store(&round.faults.endpoint(), keys).await?;
+                round.stores.write(tenant, keys).await?;
                 world.server.remove_user(&round.user).await
             }
             Self::ClaimDeleted => {
@@ -182,7 +182,7 @@ impl Event {
                     let told = round.tenant.was_told(claim, "StoreUnavailable", WAIT);
                     told.await?;
                 }
-                round.faults.set(Fault::None).await
+                round.stores.set(Fault::None).await
             }
             Self::NodeGone => move_other_driver(round).await,
             Self::ControllerKilled

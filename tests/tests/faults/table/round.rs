@@ -20,7 +20,7 @@ use strum::IntoEnumIterator as _;
 use tests::{
     cluster::Node,
     original::{KEY, Original},
-    s3::fault::{Fault, FaultProxy},
+    s3::fault::Fault,
     shared::World,
     tenant::{Claim, Tenant, Use, Wish},
     wait::eventually,
@@ -29,6 +29,7 @@ use tests::{
 use super::{
     event::Event,
     step::{Hold, Step, Way},
+    stores::Stores,
     watch,
 };
 
@@ -38,8 +39,12 @@ pub const WAIT: Duration = Duration::from_secs(180);
 /// So slow that nothing more comes while a restore is held.
 const STANDSTILL: Fault = Fault::Share(8 << 10);
 
-/// Slow enough for two restores to be met midway, whichever is first.
+/// Slow enough for a restore to be met midway.
 const TRICKLE: Fault = Fault::Share(256 << 10);
+
+/// Bytes of noise in an archive: more than what is asked for at once, so that a store which answers no
+/// request any more is noticed.
+const NOISE: u64 = 20 << 20;
 
 /// The pod that asks for volumes before they are there, and the one that looks into the others.
 const CONSUMER: &str = "consumer";
@@ -57,8 +62,8 @@ impl Archives {
     /// Both, large enough to be met midway.
     pub fn make() -> Result<Self> {
         Ok(Self {
-            original: Original::make(8 << 20)?,
-            other: Original::make(8 << 20)?,
+            original: Original::make(NOISE)?,
+            other: Original::make(NOISE)?,
         })
     }
 }
@@ -92,7 +97,7 @@ pub struct Round<'a> {
     /// The namespace of its restores.
     pub tenant: Tenant<'a>,
     /// What they read the store through.
-    pub faults: FaultProxy,
+    pub stores: Stores,
     /// What they are made from.
     pub archives: &'a Archives,
     /// The StorageClasses of their PVCs, which nobody else uses.
@@ -106,17 +111,19 @@ pub struct Round<'a> {
 impl<'a> Round<'a> {
     /// A namespace of its own with all that restores need.
     pub async fn prepare(world: &'a World, event: Event, archives: &'a Archives) -> Result<Self> {
-        let faults = world.server.fault_proxy().await?;
         let name = event.namespace();
-        let tenant = world.tenant_through(&faults, &name).await?;
+        let (tenant, stores) = (world.tenant(&name).await?, Stores::start(world).await?);
         let (user, secret) = world.server.add_user().await?;
-        tenant.store(&faults.endpoint(), (&user, &secret)).await?;
+        stores.write(&tenant, (&user, &secret)).await?;
         archives.original.upload(world, &tenant).await?;
         // One for each, and each another content: restores of the same one would wait for each other.
         for step in Step::iter() {
             let claim = step.claim();
-            let choice = json!({"exclude": [format!("nothing-for-{claim}")]});
-            tenant.backup_as(&claim, KEY, choice).await?;
+            let choices = json!({
+                "storeRef": {"name": Stores::name(step.way())},
+                "exclude": [format!("nothing-for-{claim}")],
+            });
+            tenant.backup_as(&claim, KEY, choices).await?;
         }
         let classes = Classes {
             direct: copy_class(world, "fast-csi-storage", &name).await?,
@@ -126,7 +133,7 @@ impl<'a> Round<'a> {
             world,
             event,
             tenant,
-            faults,
+            stores,
             archives,
             classes,
             user,
@@ -148,24 +155,24 @@ impl<'a> Round<'a> {
         }
         let (slow, others): (Vec<_>, Vec<_>) =
             Step::iter().partition(|step| step.hold() == Hold::SlowStore);
-        for steps in [&others, &slow] {
-            for step in steps {
-                let claim = self.claim(*step).await?;
-                self.claims.insert(*step, claim);
-            }
-            for step in steps {
-                let held = self.held(*step).await;
-                held.with_context(|| format!("nothing is {}", step.claim()))?;
-            }
-            self.faults.set(STANDSTILL).await?;
+        for step in &others {
+            let claim = self.claim(*step).await?;
+            self.claims.insert(*step, claim);
         }
-        // All of these are being filled; a little more of each, so that there are checkpoints.
-        self.faults.set(TRICKLE).await?;
+        for step in &others {
+            let held = self.held(*step).await;
+            held.with_context(|| format!("nothing is {}", step.claim()))?;
+        }
+        self.stores.set(TRICKLE).await?;
         for step in &slow {
-            let claim = step.claim();
-            self.tenant.written(&claim, 1 << 20, WAIT).await?;
+            let claim = self.claim(*step).await?;
+            self.claims.insert(*step, claim);
         }
-        self.faults.set(STANDSTILL).await?;
+        for step in &slow {
+            // Until it has a checkpoint.
+            self.tenant.written(&step.claim(), 1 << 20, WAIT).await?;
+            self.stores.of(step.way()).set(STANDSTILL).await?;
+        }
         for step in &slow {
             let held = self.held(*step).await;
             held.with_context(|| format!("{} is over already", step.claim()))?;
@@ -245,7 +252,7 @@ impl<'a> Round<'a> {
             }
         }
         if !self.event.is_of_store() {
-            self.faults.set(Fault::None).await?;
+            self.stores.set(Fault::None).await?;
         }
         self.event.follow(self).await?;
         let wanted = self.of_consumer();
