@@ -111,13 +111,13 @@ impl State {
         command
     }
 
-    /// Detaches the loop devices whose backing files lie in a folder of it, whoever attached them.
-    pub(crate) fn detach_loops_in(&self, folder: &Path) -> Result<()> {
+    /// Detaches the loop devices of a node of it, whose folder this is, whoever attached them.
+    pub(crate) fn detach_loops_of(&self, node: &Path) -> Result<()> {
         debug_assert!(
-            folder.starts_with(&self.folder),
+            node.starts_with(&self.folder),
             "others are not ours to detach"
         );
-        takedown::detach_loops_in(folder)
+        takedown::detach_loops_of(node)
     }
 
     /// Leaves everything as it is when this value goes.

@@ -67,6 +67,9 @@ async fn ask(node: &Node) -> Vec<(String, Room)> {
         );
         match timeout(ANSWER, room(&plugin)).await {
             Ok(Ok(room)) => {
+                if room.makes_volumes {
+                    node.snapshots.has_free(&name, room.available_bytes);
+                }
                 // What is kept goes where a volume has no room beside it.
                 let kept = node.snapshots.reclaimable(&name);
                 let available_bytes = room.available_bytes.saturating_add(kept);

@@ -34,19 +34,25 @@ impl Attempt<'_> {
         self.node.records.save(record)?;
         let made = match self.create(&plugin, &abilities, record).await {
             Ok(made) => made,
-            Err(error) if is_of_the_snapshot(&error) => {
+            Err(error) => {
+                let verdict = verdict(&error);
+                if verdict != Verdict::Innocent {
+                    self.node.snapshots.retire(&snapshot.name);
+                }
+                if verdict != Verdict::Useless {
+                    return Err(error);
+                }
                 tracing::warn!(snapshot = snapshot.name, %error, "the archive is read instead");
-                self.node.snapshots.retire(snapshot);
                 return Ok(None);
             }
-            Err(error) => return Err(error),
         };
         self.status
             .send_modify(|status| status.volume = Some(made.clone()));
-        volume::fits(&made, spec, &abilities).map_err(|unfit| AttemptError::Unfit {
-            driver: spec.driver.clone(),
-            unfit,
-        })?;
+        if let Err(unfit) = volume::fits(&made, spec, &abilities) {
+            tracing::warn!(snapshot = snapshot.name, %unfit, "the archive is read instead");
+            self.node.snapshots.retire(&snapshot.name);
+            return Ok(None);
+        }
         let fetched = signed(self.fetched_before);
         Ok(Some(Filled {
             volume: made,
@@ -61,11 +67,27 @@ impl Attempt<'_> {
     }
 }
 
-/// Whether an error of CreateVolume may be of the snapshot, and not of the volume that is asked for.
-fn is_of_the_snapshot(error: &AttemptError) -> bool {
-    match error {
-        AttemptError::Call(error) => made_nothing(error) && !is_full(error),
-        _ => false,
+/// What an error of CreateVolume says of the snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It has nothing to do with it.
+    Innocent,
+    /// Perhaps the volume is being made all the same, perhaps it never will be: the next attempt does without.
+    Suspect,
+    /// There is no volume, and would be none at the next try.
+    Useless,
+}
+
+fn verdict(error: &AttemptError) -> Verdict {
+    let AttemptError::Call(error) = error else {
+        return Verdict::Innocent;
+    };
+    match error.code() {
+        None | Some(Code::Unavailable | Code::Aborted | Code::ResourceExhausted) => {
+            Verdict::Innocent
+        }
+        Some(_) if made_nothing(error) => Verdict::Useless,
+        Some(_) => Verdict::Suspect,
     }
 }
 

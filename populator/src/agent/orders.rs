@@ -47,8 +47,8 @@ impl Orders {
             .map(|record| {
                 let turn = turns.take(volume(&record.volume));
                 let goes_on = record.is_worth_keeping() && node.records.state(&record.uid).is_dir();
-                let content = record.content.as_deref().filter(|_| goes_on);
-                let line = content.map(|content| node.snapshots.line(content));
+                let line = record.line.as_deref().filter(|_| goes_on);
+                let line = line.map(|line| node.snapshots.line(line));
                 (record.uid.clone(), (record, turn, line))
             })
             .collect();

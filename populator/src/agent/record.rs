@@ -35,9 +35,9 @@ pub struct Record {
     pub uid: String,
     /// The volume that it wants, so that it can be deleted when the order is gone.
     pub volume: OrderVolume,
-    /// What it will hold, where others may hold the same: the key of a content.
+    /// The line that its order stood in, where others may be made to hold the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub content: Option<String>,
+    pub line: Option<String>,
     /// The snapshot that it is made of, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
@@ -100,7 +100,7 @@ impl Record {
             order: order.metadata.name.clone().unwrap_or_default(),
             uid: order.metadata.uid.clone().unwrap_or_default(),
             volume: order.spec.volume.clone(),
-            content: order.spec.content.as_ref().map(|it| it.key.clone()),
+            line: super::snapshots::line(order),
             source: None,
             made: given.map_or(Made::Perhaps, |it| Made::Given(it.volume.clone())),
             mounted: false,

@@ -1,7 +1,8 @@
 //! Snapshots of volumes that were filled, kept for orders of the same content.
 //!
-//! Orders of one content stand in line: the first reads the archive, and keeps a snapshot of its volume if
-//! others wait behind it or the VolumeBackup has a cache. Whoever comes after it is made from that.
+//! Orders of one content and one namespace stand in line: the first reads the archive, and keeps a snapshot of
+//! its volume if others wait behind it or the VolumeBackup has a cache. Whoever comes after it is made from
+//! that.
 //!
 //! ```text
 //! <work dir>/snapshots/<name>.json     written before the driver is asked for the snapshot
@@ -10,10 +11,11 @@
 mod book;
 mod upkeep;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crds::cache::Content;
-use crds::restore_order::OrderVolume;
+use crds::restore_order::{OrderVolume, RestoreOrder};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{OwnedMutexGuard, watch};
 
@@ -34,6 +36,8 @@ const TOLD: usize = 500;
 #[derive(Debug)]
 pub struct Snapshots {
     book: Mutex<book::Book>,
+    /// Bytes that drivers have for more than there is.
+    free: Mutex<BTreeMap<String, i64>>,
     lines: Turns<String>,
     told: watch::Sender<lease::Snapshots>,
 }
@@ -59,6 +63,13 @@ impl Share {
     }
 }
 
+/// The line that an order stands in: that of its content, and of its PVC's namespace alone, or one namespace
+/// could make another wait for longer than its share of the node's places.
+pub fn line(order: &RestoreOrder) -> Option<String> {
+    let content = order.spec.content.as_ref()?;
+    Some(format!("{}/{}", order.spec.claim.namespace, content.key))
+}
+
 impl Snapshots {
     /// Those that the work directory tells of.
     pub fn open(work: &std::path::Path) -> Result<Self, RecordError> {
@@ -66,6 +77,7 @@ impl Snapshots {
         let (told, _) = watch::channel(lease::Snapshots::new());
         let snapshots = Self {
             book: Mutex::new(book),
+            free: Mutex::default(),
             lines: Turns::default(),
             told,
         };
@@ -78,9 +90,9 @@ impl Snapshots {
         self.told.subscribe()
     }
 
-    /// A place in the line for a content.
-    pub fn line(&self, content: &str) -> Turn {
-        self.lines.take(content.to_owned())
+    /// A place in a line.
+    pub fn line(&self, line: &str) -> Turn {
+        self.lines.take(line.to_owned())
     }
 
     /// Waits for what there is to share. `turn` is a place in the line that was taken before.
@@ -126,14 +138,23 @@ impl Snapshots {
     }
 
     /// One of which no volume can be made is of no use: it goes soon.
-    pub fn retire(&self, kept: &Kept) {
-        let expires = Timestamp::now();
-        if let Err(error) = self.save(Kept {
-            expires,
-            ..kept.clone()
-        }) {
-            tracing::warn!(%error, "a snapshot that is of no use stays until it expires");
+    pub fn retire(&self, name: &str) {
+        if let Err(error) = self.book().expire(name) {
+            tracing::warn!(%error, "only this process knows that a snapshot is of no use");
         }
+        self.tell();
+    }
+
+    /// Those that are to go.
+    fn surplus(&self) -> Vec<Kept> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        self.book().surplus(Timestamp::now(), &free)
+    }
+
+    /// A driver has so many bytes free, besides what is kept: no more than that is kept.
+    pub fn has_free(&self, driver: &str, bytes: i64) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.insert(driver.to_owned(), bytes);
     }
 
     fn forget(&self, name: &str) {

@@ -126,6 +126,10 @@ impl Worker {
                 fenced,
                 stopping: self.around.stop.is_cancelled(),
             });
+            // Whoever does not fill a volume keeps nobody waiting. Fenced, it is not known yet what is to be done.
+            if !fenced && !matches!(step, Step::Fill(_)) {
+                self.line = None;
+            }
             let done = match step {
                 Step::End => break,
                 Step::Rest => {
@@ -278,7 +282,10 @@ impl Worker {
         let snapshots = &self.node.snapshots;
         match &order.spec.content {
             Some(content) => {
-                let line = line.unwrap_or_else(|| snapshots.line(&content.key));
+                let line = line.or_else(|| Some(snapshots.line(&snapshots::line(order)?)));
+                let Some(line) = line else {
+                    return Share::Alone;
+                };
                 snapshots.share(content, &order.spec.volume, line).await
             }
             None => Share::Alone,

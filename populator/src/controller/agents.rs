@@ -1,36 +1,37 @@
 //! The agents that are alive, what they serve, and which of them has room.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt as _;
 
 use super::cached;
-use crate::lease::{self, Drivers, Snapshots};
+use crate::lease::{self, Drivers};
 
 /// The agents with a Lease, by node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Agents(BTreeMap<String, Agent>);
 
 /// One agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Agent {
     /// Whether its Lease was renewed in time.
     pub alive: bool,
     /// What it serves.
     pub drivers: Drivers,
-    /// What it keeps.
-    pub snapshots: Snapshots,
+    /// What it keeps, which may be much, and is read when it matters.
+    lease: Arc<Lease>,
 }
 
 impl Agents {
     /// Reads the Leases of the populator's namespace, as of `now`.
-    pub fn read<'a>(leases: impl IntoIterator<Item = &'a Lease>, now: Timestamp) -> Self {
+    pub fn read(leases: impl IntoIterator<Item = Arc<Lease>>, now: Timestamp) -> Self {
         Self(
             leases
                 .into_iter()
-                .filter_map(|lease| Some((cached::node(lease)?, Agent::read(lease, now))))
+                .filter_map(|lease| Some((cached::node(&lease)?, Agent::read(lease, now))))
                 .collect(),
         )
     }
@@ -118,14 +119,14 @@ pub struct Kept<'a> {
 
 impl Agent {
     fn keeps(&self, kept: Kept<'_>) -> bool {
-        self.snapshots.iter().any(|it| {
+        cached::told(&self.lease).iter().any(|it| {
             it.content == kept.content
                 && it.expires > kept.now
                 && it.size_bytes.unsigned_abs() <= kept.required
         })
     }
 
-    fn read(lease: &Lease, now: Timestamp) -> Self {
+    fn read(lease: Arc<Lease>, now: Timestamp) -> Self {
         let alive = lease.spec.as_ref().is_some_and(|spec| {
             let seconds = spec
                 .lease_duration_seconds
@@ -145,7 +146,7 @@ impl Agent {
         Self {
             alive,
             drivers,
-            snapshots: cached::told(lease),
+            lease,
         }
     }
 }
@@ -158,10 +159,10 @@ pub(super) mod tests {
     pub(crate) const NOW: &str = "2026-01-01T00:01:00Z";
 
     pub(crate) fn agents(list: &[(&str, &str, i64)]) -> Agents {
-        let leases: Vec<Lease> = list
+        let leases = list
             .iter()
             .map(|(node, renewed, available)| {
-                serde_json::from_value(json!({
+                let lease: Lease = serde_json::from_value(json!({
                     "metadata": {
                         "name": format!("agent-{node}"),
                         "annotations": {
@@ -172,10 +173,10 @@ pub(super) mod tests {
                         "holderIdentity": "pod", "leaseDurationSeconds": 40, "renewTime": renewed,
                     },
                 }))
-                .unwrap()
-            })
-            .collect();
-        Agents::read(&leases, NOW.parse().unwrap())
+                .unwrap();
+                Arc::new(lease)
+            });
+        Agents::read(leases, NOW.parse().unwrap())
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What nodes keep of VolumeBackups, in their status.
 
+use std::time::Duration;
+
 use crds::VolumeBackup;
 use crds::cache::CachedSnapshot;
 use jiff::Timestamp;
@@ -10,10 +12,16 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use super::api;
-use super::context::Context;
+use super::context::{Context, Key};
 use crate::failpoint;
 use crate::lease::{self, Snapshots};
 use crate::units;
+
+/// After an error.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// Snapshots that a status tells of, those of the first nodes.
+const TOLD: usize = 100;
 
 /// The snapshots that a Lease tells of.
 pub fn told(lease: &Lease) -> Snapshots {
@@ -49,18 +57,29 @@ fn of<'a>(
         }));
     }
     cached.sort_by(|a, b| (&a.node_name, a.expires.0).cmp(&(&b.node_name, b.expires.0)));
+    cached.truncate(TOLD);
     cached
 }
 
-/// Writes into the status of a VolumeBackup what nodes keep of it. By a change of that alone: the rest is
-/// written by whoever looks at the archive.
+/// Writes into the status of a VolumeBackup what nodes keep of it, and again when that ends. By a change of that
+/// alone: the rest is written by whoever looks at the archive.
 pub async fn tell(context: &Context, namespace: &str, name: &str) {
     let Some(backup) = context.stores.backup(namespace, name) else {
         return;
     };
-    let leases = context.stores.leases();
+    let again = |pause| {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        let key = Key::Cached { namespace, name };
+        context.queue.add_after(key, pause);
+    };
+    let (leases, now) = (context.stores.leases(), Timestamp::now());
     let leases = leases.iter().map(AsRef::as_ref);
-    let cached = of(&format!("{namespace}/{name}"), leases, Timestamp::now());
+    let cached = of(&format!("{namespace}/{name}"), leases, now);
+    // Its node may be gone, and tell nothing any more.
+    if let Some(first) = cached.iter().map(|it| it.expires.0).min() {
+        let left = Duration::try_from(first.duration_since(now)).unwrap_or_default();
+        again(left + Duration::from_secs(1));
+    }
     let before = backup.status.as_ref().map(|it| it.cached.as_slice());
     if before.unwrap_or_default() == cached {
         return;
@@ -82,6 +101,7 @@ pub async fn tell(context: &Context, namespace: &str, name: &str) {
             error = api::short(&error),
             "what nodes keep of a VolumeBackup could not be told"
         );
+        again(AGAIN);
     }
 }
 

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::claim::Claim;
 use super::class::Class;
 use super::resolution::Pinned;
+use crate::store::Scheme;
 
 /// All that changes what is in a volume when it is complete. Fields may be added, for which nothing that was
 /// kept before is used again.
@@ -27,6 +28,8 @@ struct Ingredients<'a> {
     options: RestoreOptions,
     driver: &'a str,
     parameters: &'a BTreeMap<String, String>,
+    /// Some take metadata away, or set it.
+    mount_options: &'a [String],
     volume_mode: VolumeMode,
     fs_type: &'a str,
 }
@@ -34,8 +37,14 @@ struct Ingredients<'a> {
 /// The content of the volume that a PVC gets. None for what a store cannot tell from what it had before.
 pub fn of(claim: &Claim, class: &Class, pinned: &Pinned) -> Option<Content> {
     let archive = &pinned.archive;
-    // The rest of the URL is its signature.
-    let location = pinned.signed.url.split('?').next().unwrap_or_default();
+    let url = &pinned.signed.url;
+    let location = match Scheme::of(&archive.url) {
+        // Elsewhere the rest of the URL is our signature; here it may be what names the object.
+        Some(Scheme::Https | Scheme::File) => url,
+        Some(Scheme::S3 | Scheme::Gs | Scheme::Az) | None => {
+            url.split('?').next().unwrap_or_default()
+        }
+    };
     let ingredients = Ingredients {
         namespace: &claim.backup_namespace,
         location,
@@ -49,6 +58,7 @@ pub fn of(claim: &Claim, class: &Class, pinned: &Pinned) -> Option<Content> {
         },
         driver: &class.driver,
         parameters: &class.parameters,
+        mount_options: &class.mount_options,
         volume_mode: claim.volume_mode,
         fs_type: &class.fs_type,
     };
@@ -76,11 +86,12 @@ mod tests {
     #[test]
     fn whatever_changes_the_volume_changes_the_key() {
         let plain = key(|_, _, _| ());
-        let changes: [Change; 9] = [
+        let changes: [Change; 10] = [
             |claim, _, _| claim.backup_namespace = "other".to_owned(),
             |claim, _, _| claim.volume_mode = VolumeMode::Block,
             |_, class, _| class.driver = "other".to_owned(),
             |_, class, _| class.fs_type = "xfs".to_owned(),
+            |_, class, _| class.mount_options.push("noacl".to_owned()),
             |_, class, _| drop(class.parameters.insert("a".to_owned(), "b".to_owned())),
             |_, _, pinned| pinned.archive.etag = Some("other".to_owned()),
             |_, _, pinned| pinned.archive.version = Some("other".to_owned()),
@@ -104,6 +115,17 @@ mod tests {
             pinned.signed.url = pinned.signed.url.replace('?', "?signed-anew&");
         });
         assert_eq!(plain, other);
+    }
+
+    #[test]
+    fn the_query_of_a_web_server_may_name_the_object() {
+        let key_of = |query: &str| {
+            key(|_, _, pinned| {
+                pinned.archive.url = "https://server/download".to_owned();
+                pinned.signed.url = format!("https://server/download?{query}");
+            })
+        };
+        assert_ne!(key_of("id=1"), key_of("id=2"));
     }
 
     #[test]

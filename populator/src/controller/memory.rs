@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crds::restore_order::Provisioned;
 use crds::volume_restore::VolumeRestoreStatus;
 use jiff::{SignedDuration, Timestamp};
 
@@ -62,6 +63,8 @@ pub struct Remembered {
     full: BTreeMap<String, (u32, Timestamp)>,
     /// Whether this process has made the PersistentVolume.
     pub made: bool,
+    /// What a provisioner was seen to have made for the prime PVC that it names, within the node's reach.
+    pub provisioned: Option<Provisioned>,
     /// How the PVC was steered to the node of its source.
     pub steered: Steered,
     looks: u32,

@@ -165,7 +165,10 @@ impl Telling {
             Stance::Waiting => Self::waiting(
                 Phase::Pending,
                 "WaitingForAgent",
-                format!("the agent on node {node} has the order"),
+                format!(
+                    "the agent on node {node} has the order, and begins when it is its turn: after \
+                     others, or once the restore of the same archive there is done"
+                ),
             ),
             Stance::Provisioning => Self::waiting(
                 Phase::Provisioning,

@@ -12,6 +12,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
+use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 
 use super::access::{LOOK_TIMEOUT, PAGES};
 use super::answer::Found;
@@ -20,6 +22,10 @@ use super::{ObjectUrl, PrefixUrl, Scheme, SignedUrl, StoreError};
 
 /// Files that are shown before those who look are asked whether they still do.
 const BATCH: usize = 1000;
+
+/// Calls that may wait for the directory's disk or network, at a time: each takes a thread, and keeps it if it
+/// never returns. All others must have some left.
+static CALLS: Semaphore = Semaphore::const_new(8);
 
 /// The directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +38,20 @@ impl From<PathBuf> for FileRoot {
 }
 
 impl FileRoot {
+    /// Does what may wait for the directory for ever: to be given up in time by whoever asks for it.
+    pub async fn wait<T: Send + 'static>(
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        // Nobody closes it.
+        let permit = CALLS.acquire().await.ok();
+        let work = move || {
+            let done = work();
+            drop(permit);
+            done
+        };
+        tokio::task::spawn_blocking(work).await
+    }
+
     /// Opens an archive by where it lies in the directory, which is what the URL of an order says.
     pub fn open(&self, url: &str) -> io::Result<Pinned> {
         let place = url.strip_prefix("file:///");
@@ -121,7 +141,7 @@ impl Files {
 
     pub(super) async fn look(&self, url: &ObjectUrl) -> Result<Found, StoreError> {
         let (root, place) = (self.root.clone(), self.place(&url.key));
-        let look = tokio::task::spawn_blocking(move || root.open(&place));
+        let look = FileRoot::wait(move || root.open(&place));
         let looked = tokio::time::timeout(LOOK_TIMEOUT, look).await;
         let pinned = match looked {
             Ok(Ok(opened)) => opened.map_err(|error| self.failure(url.to_string(), &error))?,
@@ -148,7 +168,8 @@ impl Files {
         let (root, namespace) = (self.root.clone(), self.namespace.clone());
         let folder = prefix.prefix.clone();
         let (sender, mut receiver) = tokio::sync::mpsc::channel(2);
-        let walk = tokio::task::spawn_blocking(move || walk(&root, &namespace, folder, &sender));
+        let walk = FileRoot::wait(move || walk(&root, &namespace, folder, &sender));
+        let walk = tokio::spawn(walk);
         let mut seen = 0;
         while let Some(batch) = receiver.recv().await {
             seen += batch.len();
@@ -161,8 +182,8 @@ impl Files {
             batch.into_iter().for_each(&mut each);
         }
         match walk.await {
-            Ok(walked) => walked.map_err(|error| self.failure(prefix.to_string(), &error)),
-            Err(_) => Err(Self::late()),
+            Ok(Ok(walked)) => walked.map_err(|error| self.failure(prefix.to_string(), &error)),
+            Ok(Err(_)) | Err(_) => Err(Self::late()),
         }
     }
 

@@ -208,7 +208,7 @@ impl Node {
     pub fn pull_plug(&self) -> Result<()> {
         self.inner.unplugged.store(true, Ordering::SeqCst);
         process::kill(self.inner.anchor);
-        self.inner.state.detach_loops_in(&self.inner.folder)
+        self.inner.state.detach_loops_of(&self.inner.folder)
     }
 
     /// Whether its plug was not pulled.

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -41,11 +41,11 @@ pub(super) struct Files {
     alone: bool,
 }
 
-/// The loop devices of the state in `folder`, outer ones last. None if there is no such folder.
-pub(super) fn of(folder: &Path, alone: bool) -> Result<Vec<Loop>> {
-    if !folder.is_dir() {
+/// The loop devices of the nodes whose folders these are, outer ones last. `alone`: no other state is up.
+pub(super) fn of(nodes: &[PathBuf], alone: bool) -> Result<Vec<Loop>> {
+    let Some(first) = nodes.first() else {
         return Ok(Vec::new());
-    }
+    };
     let columns = "NAME,MAJ:MIN,BACK-MAJ:MIN,BACK-INO,BACK-FILE";
     let listed = run_program(
         "losetup",
@@ -56,13 +56,15 @@ pub(super) fn of(folder: &Path, alone: bool) -> Result<Vec<Loop>> {
         let node = std::fs::metadata(&each.path).ok();
         each.node = node.map(|node| (number(node.dev()), node.ino()));
     }
-    let device = number(std::fs::metadata(folder)?.dev());
+    let device = number(std::fs::metadata(first)?.dev());
     let mut files = Files {
         device,
         inodes: HashSet::new(),
         alone,
     };
-    collect(folder, device, &mut files.inodes)?;
+    for node in nodes {
+        collect(node, device, &mut files.inodes)?;
+    }
     Ok(ours(&loops, &files))
 }
 
@@ -119,14 +121,11 @@ fn number(device: u64) -> (u32, u32) {
     (rustix::fs::major(device), rustix::fs::minor(device))
 }
 
-fn collect(folder: &Path, device: (u32, u32), inodes: &mut HashSet<u64>) -> Result<()> {
+fn collect(node: &Path, device: (u32, u32), inodes: &mut HashSet<u64>) -> Result<()> {
     // Only pools hold images; walking the containers' layers would take long and find nothing.
-    for node in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
-        let lib = node?.path().join("lib");
-        for pool in POOLS.map(|pool| lib.join(pool)) {
-            if pool.is_dir() {
-                walk(&pool, device, inodes)?;
-            }
+    for pool in POOLS.map(|pool| node.join("lib").join(pool)) {
+        if pool.is_dir() {
+            walk(&pool, device, inodes)?;
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Removing everything of a state. Nothing here trusts what the process that made it wrote down,
 //! except its folder and its index.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -63,10 +63,10 @@ pub(super) fn processes(folder: &Path) -> Result<Vec<u32>> {
     Ok(pids)
 }
 
-/// Detaches the loop devices whose backing files lie in `folder`, whoever attached them.
-pub(super) fn detach_loops_in(folder: &Path) -> Result<()> {
-    let name = folder.display().to_string();
-    detach(&name, || paths(folder, false))
+/// Detaches the loop devices of the node whose folder this is, whoever attached them.
+pub(super) fn detach_loops_of(node: &Path) -> Result<()> {
+    let name = node.display().to_string();
+    detach(&name, || paths(&[node.to_owned()], false))
 }
 
 fn detach(name: &str, attached: impl Fn() -> Result<Vec<String>>) -> Result<()> {
@@ -90,11 +90,18 @@ fn detach(name: &str, attached: impl Fn() -> Result<Vec<String>>) -> Result<()> 
 
 /// The loop devices of a state.
 pub(super) fn loops(name: &str, folder: &Path) -> Result<Vec<String>> {
-    paths(folder, states()?.iter().all(|other| other == name))
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let nodes: Vec<PathBuf> = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    paths(&nodes, states()?.iter().all(|other| other == name))
 }
 
-fn paths(folder: &Path, alone: bool) -> Result<Vec<String>> {
-    let found = loops::of(folder, alone)?.into_iter();
+fn paths(nodes: &[PathBuf], alone: bool) -> Result<Vec<String>> {
+    let found = loops::of(nodes, alone)?.into_iter();
     Ok(found.map(|device| device.path).collect())
 }
 

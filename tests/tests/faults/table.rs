@@ -72,13 +72,13 @@ async fn table(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// All events, or those that `TABLE_EVENTS` names, as their namespaces are called.
+/// All events, or those that `TABLE_EVENTS` names.
 fn events() -> Result<Vec<Event>> {
     let Ok(wanted) = std::env::var("TABLE_EVENTS") else {
         return Ok(Event::iter().collect());
     };
     let named = |name: &str| {
-        let found = Event::iter().find(|event| event.namespace() == name);
+        let found = Event::iter().find(|event| event.key() == name);
         found.with_context(|| format!("TABLE_EVENTS: no event is called {name}"))
     };
     wanted.split(',').map(named).collect()

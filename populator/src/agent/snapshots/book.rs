@@ -117,7 +117,11 @@ impl Book {
             }
             let bytes = fs::read(&path).context("reading", &path)?;
             match serde_json::from_slice::<Kept>(&bytes) {
-                Ok(one) if one.format == FORMAT => {
+                Ok(mut one) if one.format == FORMAT => {
+                    // Nobody is at it any more.
+                    if one.handle().is_none() {
+                        one.expires = Timestamp::now();
+                    }
                     kept.insert(one.name.clone(), one);
                 }
                 Ok(_) | Err(_) => tracing::error!(
@@ -148,18 +152,28 @@ impl Book {
         Ok(())
     }
 
+    /// One is of no use any more, also if that cannot be written down.
+    pub fn expire(&mut self, name: &str) -> Result<(), RecordError> {
+        let Some(kept) = self.kept.get_mut(name) else {
+            return Ok(());
+        };
+        kept.expires = Timestamp::now();
+        let kept = kept.clone();
+        self.save(kept)
+    }
+
     /// Forgets one.
     pub fn remove(&mut self, name: &str) -> Result<(), RecordError> {
         self.kept.remove(name);
         record::remove(&self.folder, &format!("{name}.json"))
     }
 
-    /// Those that are to go: what has expired, and of each VolumeBackup what is more than its cache allows,
-    /// as the newest says, the oldest first.
-    pub fn surplus(&self, now: Timestamp) -> Vec<Kept> {
+    /// Those that are to go: what has expired; of each VolumeBackup what is more than its cache allows, as the
+    /// newest says; and of each driver what is more than the bytes that it has `free`. The oldest go.
+    pub fn surplus(&self, now: Timestamp, free: &BTreeMap<String, i64>) -> Vec<Kept> {
         let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-        let mut newest_first: Vec<&Kept> =
-            self.all().filter(|kept| kept.handle().is_some()).collect();
+        let mut bytes: BTreeMap<&str, i64> = BTreeMap::new();
+        let mut newest_first: Vec<&Kept> = self.all().collect();
         newest_first.sort_by_key(|kept| std::cmp::Reverse(kept.created));
         let mut surplus = Vec::new();
         for kept in newest_first {
@@ -169,7 +183,12 @@ impl Book {
                 *seen += 1;
                 *seen > *most
             });
-            if is_too_many || kept.expires <= now {
+            let is_too_much = kept.cache.is_some() && {
+                let sum = bytes.entry(&kept.driver).or_insert(0);
+                *sum = sum.saturating_add(kept.size_bytes);
+                free.get(&kept.driver).is_some_and(|free| *sum > *free)
+            };
+            if is_too_many || is_too_much || kept.expires <= now {
                 surplus.push(kept.clone());
             }
         }

@@ -114,8 +114,8 @@ fn what_is_too_old_or_too_much_goes() {
         kept("awaited", 5, None),
     ]);
     let surplus = |snapshots: &Snapshots| {
-        let surplus = snapshots.book().surplus(Timestamp::now());
-        surplus
+        snapshots
+            .surplus()
             .into_iter()
             .map(|kept| kept.name)
             .collect::<Vec<_>>()
@@ -131,13 +131,57 @@ fn what_is_too_old_or_too_much_goes() {
 }
 
 #[test]
+fn no_more_is_kept_than_is_free() {
+    let (_work, snapshots) = snapshots(&[
+        kept("1", 30, Some(9)),
+        kept("2", 20, Some(9)),
+        kept("3", 10, Some(9)),
+        kept("awaited", 40, None),
+        Kept {
+            driver: "other".to_owned(),
+            ..kept("of another driver", 50, Some(9))
+        },
+    ]);
+    let surplus = |free| {
+        snapshots.has_free("d", free);
+        let names = snapshots.surplus().into_iter().map(|kept| kept.name);
+        names.collect::<Vec<_>>()
+    };
+    assert!(surplus(300).is_empty());
+    assert_eq!(surplus(299), ["1"]);
+    assert_eq!(surplus(0), ["3", "2", "1"]);
+}
+
+#[test]
+fn what_is_there_perhaps_goes_when_nobody_is_at_it() {
+    let begun = Kept {
+        state: State::Perhaps("volume".to_owned()),
+        expires: Timestamp::MAX,
+        ..kept("begun", 1, Some(9))
+    };
+    let (work, snapshots) = snapshots(&[begun]);
+    assert!(snapshots.surplus().is_empty());
+    drop(snapshots);
+    let again = Snapshots::open(work.path()).unwrap();
+    assert_eq!(again.surplus().len(), 1, "the process is another one");
+
+    let (_work, snapshots) = self::snapshots(&[Kept {
+        state: State::Perhaps("volume".to_owned()),
+        expires: Timestamp::MAX,
+        ..kept("begun", 1, Some(9))
+    }]);
+    snapshots.retire("begun");
+    assert_eq!(snapshots.surplus().len(), 1, "its call has failed");
+}
+
+#[test]
 fn what_people_allowed_is_told() {
     let (_work, snapshots) = snapshots(&[kept("shared", 1, None), kept("cached", 2, Some(1))]);
     let told = snapshots.told();
     assert_eq!(told.borrow().len(), 1);
     assert_eq!(told.borrow()[0].backup, "n/b");
     assert_eq!(snapshots.reclaimable("d"), 200);
-    snapshots.retire(&kept("cached", 2, Some(1)));
+    snapshots.retire("cached");
     assert!(
         snapshots
             .find(&content("k"), &volume(100))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::cache::Content;
+use csi::v1::Snapshot;
 use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
@@ -53,21 +54,34 @@ async fn take(
     let answer = plugin.snapshot(&begun.name, &filled.volume.handle).await;
     failpoint::reached("agent.keep.after");
     node.room_changed.notify_one();
-    let made = match answer {
-        Ok(made) => made.filter(|it| !it.snapshot_id.is_empty()),
-        Err(error) => {
-            if made_nothing(&error) {
-                node.snapshots.forget(&begun.name);
-            }
+    let name = begun.name.clone();
+    let kept = match answer {
+        Ok(made) => made_of(node, filled, begun, made),
+        Err(error) if made_nothing(&error) => {
+            node.snapshots.forget(&name);
             return Err(error.into());
         }
+        Err(error) => Err(error.into()),
     };
+    // What is there perhaps is of no use, and takes room.
+    kept.inspect_err(|_| node.snapshots.retire(&name))?;
+    Ok(true)
+}
+
+/// Writes down what a driver has made.
+fn made_of(
+    node: &Node,
+    filled: &Filled,
+    begun: Kept,
+    made: Option<Snapshot>,
+) -> Result<(), AttemptError> {
+    let made = made.filter(|it| !it.snapshot_id.is_empty());
     let made = made.ok_or_else(|| AttemptError::Unfit {
-        driver: driver.to_owned(),
+        driver: begun.driver.clone(),
         unfit: Unfit::Nameless,
     })?;
     let now = Timestamp::now();
-    let lives = match content.cache {
+    let lives = match begun.cache {
         Some(cache) => SignedDuration::from_secs(cache.time_to_live_seconds),
         None => SHARED,
     };
@@ -83,30 +97,13 @@ async fn take(
         expires: if made.ready_to_use { now + lives } else { now },
         ..begun
     })?;
-    Ok(true)
+    Ok(())
 }
 
-/// Deletes what has expired or is too much, until `stop`; first what a process before this one has begun.
+/// Deletes what has expired or is too much, until `stop`.
 pub async fn maintain(node: Arc<Node>, stop: CancellationToken) {
-    let begun: Vec<Kept> = {
-        let book = node.snapshots.book();
-        book.all()
-            .filter(|it| it.handle().is_none())
-            .cloned()
-            .collect()
-    };
-    let mut unfinished = begun;
     while !stop.is_cancelled() {
-        let mut left = Vec::new();
-        for kept in unfinished {
-            if let Err(error) = remove(&node, &kept).await {
-                tracing::debug!(snapshot = kept.name, %error, "deleted later");
-                left.push(kept);
-            }
-        }
-        unfinished = left;
-        let surplus = node.snapshots.book().surplus(Timestamp::now());
-        for kept in surplus {
+        for kept in node.snapshots.surplus() {
             if let Err(error) = remove(&node, &kept).await {
                 tracing::warn!(snapshot = kept.name, %error, "a snapshot could not be deleted; it is tried again");
             }

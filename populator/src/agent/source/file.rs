@@ -44,8 +44,7 @@ impl FileSource {
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T, SourceError> {
         let stall = self.intake.clients.limits.stall;
-        let work = tokio::task::spawn_blocking(work);
-        match tokio::time::timeout(stall, work).await {
+        match tokio::time::timeout(stall, FileRoot::wait(work)).await {
             Ok(Ok(done)) => done.map_err(|error| failure(&error)),
             Ok(Err(died)) => Err(SourceError::new(
                 SourceErrorKind::Unavailable,

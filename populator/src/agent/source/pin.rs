@@ -48,8 +48,11 @@ impl Pin {
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         match self {
             Self::Etag(pinned) => match headers.get(ETAG) {
-                Some(sent) if sent != pinned => Err(answer::changed("its ETag is another one")),
-                Some(_) | None => Ok(()),
+                Some(sent) if sent == pinned => Ok(()),
+                Some(_) => Err(answer::changed("its ETag is another one")),
+                None => Err(answer::other(
+                    "it no longer sends an ETag, by which the archive is told from others",
+                )),
             },
             Self::Written(pinned, _) => {
                 let sent = headers.get(LAST_MODIFIED);

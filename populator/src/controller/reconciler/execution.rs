@@ -2,6 +2,7 @@
 //! once more, or found to be done.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crds::restore_order::{Goal, RestoreOrder};
 use crds::volume_restore::{ClaimRef, VolumeRestore, VolumeRestoreSpec};
@@ -18,7 +19,7 @@ use crate::controller::decision::{
     ClaimSight, NodeSight, Observed, Stance, Step, VolumeSight, has_finalizer,
 };
 use crate::controller::events::{self, Kind, Notice};
-use crate::controller::memory::Remembered;
+use crate::controller::memory::{Remembered, Reported};
 use crate::controller::refusal::Trouble;
 use crate::controller::{api, order, publish, report, resolution};
 use crate::failpoint;
@@ -42,7 +43,7 @@ pub(super) async fn execute(
         Step::LookAtNode => looks::at_node(context, observed).await,
         Step::LookAtDriver => prime::look_at_driver(context, observed).await,
         Step::LookAtPrime => prime::look(context, key, observed).await,
-        Step::LookAtProvisioned => prime::look_at_provisioned(context, observed).await,
+        Step::LookAtProvisioned => prime::look_at_provisioned(context, key, observed).await,
         Step::LookAtGrants => looks::at_grants(context, observed).await,
         Step::Resolve => looks::resolve(context, key, observed).await,
         Step::CreateRestore => create_restore(context, key, observed).await,
@@ -115,10 +116,16 @@ async fn create_restore(
         Err(error) if api::already_exists(&error) => restores.get(&claim.name).await?,
         Err(error) => return Err(error.into()),
     };
-    observed.restore = Some(observation::view(
-        &restore,
-        &context.memory.recall(&key.uid),
-    ));
+    // It says nothing yet, and what comes within a moment need not be told one by one.
+    let remembered = context.memory.update(&key.uid, |remembered| {
+        remembered.reported = Some(Reported {
+            restore: restore.uid().unwrap_or_default(),
+            status: restore.status.clone().unwrap_or_default(),
+            at: Instant::now(),
+        });
+        remembered.clone()
+    });
+    observed.restore = Some(observation::view(&restore, &remembered));
     Ok(())
 }
 
@@ -319,12 +326,17 @@ async fn create_volume(
         Err(error) => return Err(error.into()),
     }
     if observed.volume != VolumeSight::Foreign {
-        observed.volume = VolumeSight::Made;
-        context
-            .memory
-            .update(&key.uid, |remembered| remembered.made = true);
+        volume_made(context, key, observed);
     }
     Ok(())
+}
+
+/// The PersistentVolume is there: by this process, so that no watch is needed to know it.
+pub(super) fn volume_made(context: &Context, key: &ClaimKey, observed: &mut Observed) {
+    observed.volume = VolumeSight::Made;
+    context
+        .memory
+        .update(&key.uid, |remembered| remembered.made = true);
 }
 
 async fn discard(context: &Context, observed: &mut Observed) -> Result<(), Trouble> {

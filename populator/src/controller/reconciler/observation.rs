@@ -1,7 +1,7 @@
 //! From what the watches show to what a decision rests on.
 
 use crds::VolumeRestore;
-use crds::restore_order::State;
+use crds::restore_order::{Provisioned, State};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
@@ -14,6 +14,7 @@ use crate::controller::decision::{
 };
 use crate::controller::grants::GrantSight;
 use crate::controller::memory::Remembered;
+use crate::controller::prime::Sight;
 use crate::controller::{grants, resolution};
 
 /// What is known of one PVC without asking anybody.
@@ -38,7 +39,6 @@ pub(super) fn observe(context: &Context, key: &ClaimKey) -> Observed {
         let status = order.status.as_ref()?;
         (status.state == State::Failed).then_some(status.attempt)
     });
-    let leases = context.stores.leases();
     let remembered = context.memory.recall(&key.uid);
     let restore = context
         .stores
@@ -60,14 +60,14 @@ pub(super) fn observe(context: &Context, key: &ClaimKey) -> Observed {
             .map(|backup| resolution::basis(&backup)),
         archive: None,
         wishes: None,
-        prime: context.stores.made_for(&context.namespace, &key.uid),
+        prime: made_for(context, key, &remembered),
         volume: if remembered.made {
             VolumeSight::Made
         } else {
             VolumeSight::Unknown
         },
         node: NodeSight::Unknown,
-        agents: Agents::read(leases.iter().map(AsRef::as_ref), now),
+        agents: Agents::read(context.stores.leases(), now),
         retry_at: failed_attempt.map(|attempt| {
             context
                 .memory
@@ -78,6 +78,23 @@ pub(super) fn observe(context: &Context, key: &ClaimKey) -> Observed {
         claim: claim.map_or(ClaimSight::NotCached, ClaimSight::Cached),
         order,
     }
+}
+
+/// What was made for the prime way, with what was seen of the volume before.
+fn made_for(context: &Context, key: &ClaimKey, remembered: &Remembered) -> Sight {
+    let mut sight = context.stores.made_for(&context.namespace, &key.uid);
+    let is_its = |made: &&Provisioned| {
+        sight.claim.as_ref().is_some_and(|claim| {
+            claim.uid == made.claim_uid
+                && claim.volume.as_ref() == Some(&made.persistent_volume_name)
+        })
+    };
+    sight.provisioned = remembered
+        .provisioned
+        .as_ref()
+        .filter(is_its)
+        .map(|made| Ok(made.clone()));
+    sight
 }
 
 /// A VolumeRestore, with the status that this process wrote last: a watch may lag behind it, and a

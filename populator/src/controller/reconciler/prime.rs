@@ -9,7 +9,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Precon
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
-use super::execution::{claim, patch};
+use super::execution::{claim, patch, volume_made};
 use crate::controller::context::{ClaimKey, Context};
 use crate::controller::decision::{Observed, VolumeSight};
 use crate::controller::prime::{self, Attachment, DriverWishes, PrimeClaim, Sight};
@@ -65,22 +65,28 @@ pub(super) async fn look(
     Ok(())
 }
 
-/// Asks what the provisioner has made.
+/// Asks what the provisioner has made: once, since where it lies and what it is do not change.
 pub(super) async fn look_at_provisioned(
     context: &Context,
+    key: &ClaimKey,
     observed: &mut Observed,
 ) -> Result<(), Trouble> {
     let (Some(order), Some(prime)) = (observed.order.clone(), observed.prime.claim.clone()) else {
         return Ok(());
     };
-    let volume = volumes(context)
-        .get(prime.volume.as_deref().unwrap_or_default())
-        .await?;
+    let name = prime.volume.as_deref().unwrap_or_default();
+    let volume = volumes(context).get(name).await?;
     let node = Api::<Node>::all(context.client.clone())
         .get_metadata_opt(&order.spec.node_name)
         .await?;
     observed.prime.elsewhere = node.is_some_and(|node| prime::is_elsewhere(&volume, node.labels()));
     let made = prime::provisioned(&volume, &prime, &order.spec.volume);
+    if let (Ok(made), false) = (&made, observed.prime.elsewhere) {
+        let made = made.clone();
+        context
+            .memory
+            .update(&key.uid, |remembered| remembered.provisioned = Some(made));
+    }
     observed.prime.provisioned = Some(made);
     Ok(())
 }
@@ -197,10 +203,7 @@ pub(super) async fn rebind(
             .await?;
         failpoint::reached("controller.rebind.after");
     }
-    observed.volume = VolumeSight::Made;
-    context
-        .memory
-        .update(&key.uid, |remembered| remembered.made = true);
+    volume_made(context, key, observed);
     Ok(())
 }
 

@@ -113,8 +113,11 @@ impl Route<VolumeBackup> for Routes {
         }
         // A controller that begins does not look at everything that was found before.
         if change == Change::Happened || !is_settled(backup) {
+            let (namespace, name) = (namespace.clone(), name.clone());
             self.queue.add(Key::Backup { namespace, name });
         }
+        // Leases may have been shown before it.
+        self.queue.add(Key::Cached { namespace, name });
     }
 }
 

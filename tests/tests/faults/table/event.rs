@@ -75,9 +75,14 @@ impl Event {
         }
     }
 
+    /// What `TABLE_EVENTS` calls it.
+    pub fn key(self) -> String {
+        self.name().to_lowercase().replace(' ', "-")
+    }
+
     /// The namespace of the restores that are met by it.
     pub fn namespace(self) -> String {
-        self.name().to_lowercase().replace(' ', "-")
+        format!("table-{}", self.key())
     }
 
     /// Whether only the restores of its own namespace notice it, so that others may go on beside it.
