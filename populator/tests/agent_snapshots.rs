@@ -13,7 +13,7 @@ use crds::cache::{Cache, Content};
 use crds::restore_order::RestoreOrderStatus;
 use populator::agent::node::Node;
 use populator::agent::record::Made;
-use populator::agent::snapshots::{self, Share, Snapshots};
+use populator::agent::snapshots::{self, Share};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -30,7 +30,11 @@ fn content() -> Content {
 
 /// A volume that was filled, a snapshot of which is kept; and the order for the next.
 async fn kept() -> Bench {
-    let mut bench = Bench::new(Fault::None).await;
+    kept_by(Fault::None).await
+}
+
+async fn kept_by(fault: Fault) -> Bench {
+    let mut bench = Bench::new(fault).await;
     bench.order.spec.content = Some(content());
     bench.fill().await.unwrap();
     let filled = bench.record.take().unwrap().filled.unwrap();
@@ -104,6 +108,17 @@ async fn a_snapshot_that_is_lost_costs_a_download() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_of_which_nothing_fits_costs_a_download() {
+    let mut bench = kept_by(Fault::SmallCopy).await;
+    bench.fill().await.unwrap();
+    assert_eq!(hello(&bench), "hello\n");
+    let filled = bench.record.as_ref().unwrap().filled.as_ref().unwrap();
+    assert_eq!(filled.result.snapshot_handle, None);
+    assert_eq!(bench.driver.handles().len(), 2, "the copy is deleted");
+    assert!(copy(&bench.node, &bench).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_makes_room() {
     let mut bench = kept().await;
     bench.copy = None;
@@ -121,6 +136,10 @@ async fn a_copy_of_which_nothing_was_heard_is_not_taken_for_an_empty_volume() {
     let away = || Status::internal("it fell over");
     bench.driver.fail("CreateVolume", [away()]);
     assert_eq!(bench.failure().await.0, "DriverFailed");
+    assert!(
+        copy(&bench.node, &bench).await.is_none(),
+        "the next attempt does without"
+    );
     let record = bench.record.as_ref().unwrap();
     assert!(record.source.is_some() && record.made == Made::Perhaps);
     let calls = bench.driver.calls().len();
@@ -147,15 +166,9 @@ async fn a_snapshot_of_which_nothing_was_heard_is_deleted() {
     bench.driver.fail("CreateSnapshot", [lost]);
     snapshots::keep(&bench.node, NAME, &content(), &filled).await;
     assert!(copy(&bench.node, &bench).await.is_none());
-
-    // The agent begins anew.
     let Bench {
-        mut node,
-        driver,
-        work,
-        ..
+        node, driver, work, ..
     } = bench;
-    node.snapshots = Snapshots::open(work.path()).unwrap();
     let stop = CancellationToken::new();
     let upkeep = tokio::spawn(snapshots::maintain(Arc::new(node), stop.clone()));
     agent_fakes::until(|| driver.calls().ends_with(&["DeleteSnapshot"])).await;

@@ -34,6 +34,8 @@ pub enum Fault {
     Lies,
     /// It makes volumes smaller than asked for.
     Small,
+    /// It makes copies smaller than asked for.
+    SmallCopy,
     /// It makes volumes for another node.
     Elsewhere,
     /// It has no controller service here.
@@ -340,6 +342,7 @@ impl Controller for Service {
             volume_content_source::Type::Snapshot(snapshot) => Some(snapshot.snapshot_id),
             volume_content_source::Type::Volume(_) => None,
         });
+        let is_copy = source.is_some();
         let is_known = |id: &String| inner.snapshots.values().any(|known| known == id);
         if source.as_ref().is_some_and(|id| !is_known(id)) {
             return Err(Status::not_found("no such snapshot"));
@@ -370,6 +373,7 @@ impl Controller for Service {
                 volume_id: inner.volumes[&name].clone(),
                 capacity_bytes: match inner.fault {
                     Fault::Small => required - 1,
+                    Fault::SmallCopy if is_copy => required - 1,
                     _ => required,
                 },
                 volume_context: [("key".to_owned(), "value".to_owned())].into(),

@@ -21,6 +21,10 @@ pub fn add(suite: &mut SharedSuite) {
     suite.test("the_volume_backup_is_deleted_midway", backup_deleted);
     suite.test("a_killed_agent_goes_on_from_its_checkpoint", goes_on);
     suite.test(
+        "what_is_paused_keeps_nobody_waiting",
+        paused_before_another,
+    );
+    suite.test(
         "all_containers_of_the_product_are_killed_midway",
         all_killed,
     );
@@ -55,6 +59,30 @@ async fn goes_on(world: &World) -> Result<()> {
     told.retain(|event| event.reason.as_deref() == Some("Progress"));
     ensure!((1..=3).contains(&told.len()), "{told:?}");
     whole(&tenant, &original).await
+}
+
+/// A restore that is to go on from its checkpoint goes before another of the same archive, but not while it is
+/// paused.
+async fn paused_before_another(world: &World) -> Result<()> {
+    let faults = world.server.fault_proxy().await?;
+    let (tenant, _original) = Original::with_tenant(world, &faults, "paused-midway").await?;
+    faults.set(SLOW).await?;
+    let wish = Wish {
+        class: "fast-csi-storage",
+        ..Wish::BACKUP
+    };
+    let node = world.cluster.node(0).name();
+    tenant.claim_on("first", &wish, node).await?;
+    tenant.written("first", 12 << 20, WAIT).await?;
+    tenant.pause("first", WAIT).await?;
+    for agent in product::agents(&world.cluster).await? {
+        tests::process::kill(agent.pid);
+    }
+    faults.set(Fault::None).await?;
+    tenant.claim_on("second", &wish, node).await?;
+    tenant.completed("second", WAIT).await?;
+    tenant.resume("first").await?;
+    tenant.completed("first", WAIT).await.map(drop)
 }
 
 async fn midway<'a>(
