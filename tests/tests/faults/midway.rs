@@ -20,10 +20,7 @@ pub fn add(suite: &mut SharedSuite) {
     suite.test("the_pvc_is_deleted_midway", pvc_deleted);
     suite.test("the_volume_backup_is_deleted_midway", backup_deleted);
     suite.test("a_killed_agent_goes_on_from_its_checkpoint", goes_on);
-    suite.test(
-        "what_is_paused_keeps_nobody_waiting",
-        paused_before_another,
-    );
+    suite.test("what_is_paused_keeps_nobody_waiting", paused_before_another);
     suite.test(
         "all_containers_of_the_product_are_killed_midway",
         all_killed,
