@@ -2,12 +2,15 @@
 //! any time: then a pause is shorter, or something is looked at once more.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crds::RestoreOrder;
 use crds::restore_order::Provisioned;
 use crds::volume_restore::VolumeRestoreStatus;
 use jiff::{SignedDuration, Timestamp};
+
+use super::prime::PrimeClaim;
 
 /// The pauses between attempts of an agent.
 const RETRY: Backoff = Backoff {
@@ -61,6 +64,12 @@ pub struct Remembered {
     retry: Option<(i64, Timestamp)>,
     /// Nodes without room, how often they had none, and until when to leave them alone.
     full: BTreeMap<String, (u32, Timestamp)>,
+    /// The order, as it was last written.
+    pub order: Option<Arc<RestoreOrder>>,
+    /// The prime PVC, and when it was made.
+    pub prime: Option<(Instant, PrimeClaim)>,
+    /// The UID of the VolumeAttachment that was last deleted.
+    pub detached: Option<String>,
     /// Whether this process has made the PersistentVolume.
     pub made: bool,
     /// What a provisioner was seen to have made for the prime PVC that it names, within the node's reach.

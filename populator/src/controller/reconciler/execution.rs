@@ -62,7 +62,7 @@ pub(super) async fn execute(
         Step::Attach => prime::attach(context, observed).await,
         Step::Adopt => prime::adopt(context, observed).await,
         Step::Reprovide => prime::reprovide(context, observed).await,
-        Step::Detach => prime::detach(context, observed).await,
+        Step::Detach => prime::detach(context, key, observed).await,
         Step::Rebind => prime::rebind(context, key, observed).await,
         Step::DropPrime { volume_too } => prime::discard(context, observed, *volume_too).await,
         Step::Discard => {
@@ -186,7 +186,7 @@ async fn create_order(
         Err(error) => return Err(error.into()),
     };
     context.memory.update(&key.uid, Remembered::looked);
-    observed.order = Some(Arc::new(order));
+    wrote(context, observed, order);
     Ok(())
 }
 
@@ -203,7 +203,7 @@ async fn renew_access(context: &Context, observed: &mut Observed) -> Result<(), 
     )
     .await?;
     failpoint::reached("controller.renew-access.after");
-    observed.order = Some(Arc::new(patched));
+    wrote(context, observed, patched);
     Ok(())
 }
 
@@ -227,7 +227,7 @@ async fn retry(context: &Context, observed: &mut Observed) -> Result<(), Trouble
     failpoint::reached("controller.retry.before");
     let patched = patch(context, &order, spec).await?;
     failpoint::reached("controller.retry.after");
-    observed.order = Some(Arc::new(patched));
+    wrote(context, observed, patched);
     Ok(())
 }
 
@@ -238,7 +238,7 @@ async fn pause(context: &Context, observed: &mut Observed, paused: bool) -> Resu
     failpoint::reached("controller.pause.before");
     let patched = patch(context, &order, json!({ "paused": paused })).await?;
     failpoint::reached("controller.pause.after");
-    observed.order = Some(Arc::new(patched));
+    wrote(context, observed, patched);
     Ok(())
 }
 
@@ -293,7 +293,7 @@ async fn record_publishing(context: &Context, observed: &mut Observed) -> Result
     failpoint::reached("controller.record-publishing.before");
     let patched = patch(context, &order, json!({ "goal": Goal::Published })).await?;
     failpoint::reached("controller.record-publishing.after");
-    observed.order = Some(Arc::new(patched));
+    wrote(context, observed, patched);
     Ok(())
 }
 
@@ -346,7 +346,7 @@ async fn discard(context: &Context, observed: &mut Observed) -> Result<(), Troub
     failpoint::reached("controller.discard.before");
     let patched = patch(context, &order, json!({ "goal": Goal::Deleted })).await?;
     failpoint::reached("controller.discard.after");
-    observed.order = Some(Arc::new(patched));
+    wrote(context, observed, patched);
     Ok(())
 }
 
@@ -394,9 +394,10 @@ async fn drop_order(
             .await?;
         failpoint::reached("controller.release-order.after");
     }
-    context
-        .memory
-        .update(&key.uid, |remembered| remembered.made = false);
+    context.memory.update(&key.uid, |remembered| {
+        remembered.made = false;
+        remembered.order = None;
+    });
     observed.order = None;
     observed.volume = VolumeSight::Unknown;
     observed.node = NodeSight::Unknown;
@@ -422,6 +423,15 @@ async fn tell_node_gone(context: &Context, order: &RestoreOrder) {
         ),
     };
     events::publish(&context.client, about, &notice).await;
+}
+
+/// An order as the API server has just answered: a watch may show it later.
+pub(super) fn wrote(context: &Context, observed: &mut Observed, order: RestoreOrder) {
+    let order = Arc::new(order);
+    context.memory.update(&order.spec.claim.uid, |remembered| {
+        remembered.order = Some(Arc::clone(&order));
+    });
+    observed.order = Some(order);
 }
 
 /// Changes an order, if it is still the one that was seen.

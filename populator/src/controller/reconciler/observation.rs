@@ -1,7 +1,10 @@
 //! From what the watches show to what a decision rests on.
 
-use crds::VolumeRestore;
+use std::sync::Arc;
+use std::time::Duration;
+
 use crds::restore_order::{Provisioned, State};
+use crds::{RestoreOrder, VolumeRestore};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
@@ -17,6 +20,9 @@ use crate::controller::memory::Remembered;
 use crate::controller::prime::Sight;
 use crate::controller::{grants, resolution};
 
+/// After so long, a watch shows what was made.
+const SHOWN: Duration = Duration::from_secs(5);
+
 /// What is known of one PVC without asking anybody.
 pub(super) fn observe(context: &Context, key: &ClaimKey) -> Observed {
     let now = Timestamp::now();
@@ -25,9 +31,11 @@ pub(super) fn observe(context: &Context, key: &ClaimKey) -> Observed {
         .claim(&key.namespace, &key.name)
         .and_then(|claim| Claim::read(&claim))
         .filter(|claim| claim.uid == key.uid);
-    let order = context
+    let remembered = context.memory.recall(&key.uid);
+    let shown = context
         .stores
         .order(&context.namespace, &volume_name(&key.uid));
+    let order = shown.map(|shown| later(shown, remembered.order.as_ref()));
     let class = claim
         .as_ref()
         .and_then(|claim| claim.class.as_deref())
@@ -39,7 +47,6 @@ pub(super) fn observe(context: &Context, key: &ClaimKey) -> Observed {
         let status = order.status.as_ref()?;
         (status.state == State::Failed).then_some(status.attempt)
     });
-    let remembered = context.memory.recall(&key.uid);
     let restore = context
         .stores
         .restore(&key.namespace, &key.name)
@@ -80,9 +87,29 @@ pub(super) fn observe(context: &Context, key: &ClaimKey) -> Observed {
     }
 }
 
-/// What was made for the prime way, with what was seen of the volume before.
+/// An order as a watch shows it, or as this process has written it since.
+fn later(shown: Arc<RestoreOrder>, written: Option<&Arc<RestoreOrder>>) -> Arc<RestoreOrder> {
+    // Versions of one kind are numbers that grow (KEP-5504); where they are not, the watch decides.
+    let version = |order: &RestoreOrder| order.resource_version()?.parse::<u64>().ok();
+    let is_later = |written: &&Arc<RestoreOrder>| {
+        written.uid() == shown.uid()
+            && matches!((version(written), version(&shown)), (Some(a), Some(b)) if a > b)
+    };
+    written.filter(is_later).cloned().unwrap_or(shown)
+}
+
+/// What was made for the prime way, with what this process has done and seen before the watches show it.
 fn made_for(context: &Context, key: &ClaimKey, remembered: &Remembered) -> Sight {
     let mut sight = context.stores.made_for(&context.namespace, &key.uid);
+    // One that is not shown for longer was deleted by somebody.
+    if let (None, Some((made, claim))) = (&sight.claim, &remembered.prime)
+        && made.elapsed() < SHOWN
+    {
+        sight.claim = Some(claim.clone());
+    }
+    if let Some(attachment) = &mut sight.attachment {
+        attachment.deleting |= remembered.detached.as_ref() == Some(&attachment.uid);
+    }
     let is_its = |made: &&Provisioned| {
         sight.claim.as_ref().is_some_and(|claim| {
             claim.uid == made.claim_uid
@@ -113,5 +140,30 @@ pub(super) fn view(restore: &VolumeRestore, remembered: &Remembered) -> Restore 
         deleting: restore.metadata.deletion_timestamp.is_some(),
         paused: restore.spec.paused,
         status,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::decision::tests::order;
+
+    #[test]
+    fn what_was_written_counts_until_a_watch_shows_it() {
+        let at = |version: &str, uid: &str| {
+            Arc::new(order(|order| {
+                order.metadata.resource_version = Some(version.to_owned());
+                order.metadata.uid = Some(uid.to_owned());
+            }))
+        };
+        let (shown, written) = (at("99", "a"), at("100", "a"));
+        let later = |shown: &Arc<RestoreOrder>, written: Option<&Arc<RestoreOrder>>| {
+            later(Arc::clone(shown), written).resource_version()
+        };
+        assert_eq!(later(&shown, Some(&written)).as_deref(), Some("100"));
+        assert_eq!(later(&written, Some(&shown)).as_deref(), Some("100"));
+        assert_eq!(later(&shown, None).as_deref(), Some("99"));
+        assert_eq!(later(&shown, Some(&at("100", "b"))).as_deref(), Some("99"));
+        assert_eq!(later(&shown, Some(&at("x", "a"))).as_deref(), Some("99"));
     }
 }

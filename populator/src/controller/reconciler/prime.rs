@@ -1,6 +1,6 @@
 //! Executing the steps of the prime way.
 
-use std::sync::Arc;
+use std::time::Instant;
 
 use crds::restore_order::{Provisioned, RestoreOrder};
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim};
@@ -9,7 +9,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Precon
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
-use super::execution::{claim, patch, volume_made};
+use super::execution::{claim, patch, volume_made, wrote};
 use crate::controller::context::{ClaimKey, Context};
 use crate::controller::decision::{Observed, VolumeSight};
 use crate::controller::prime::{self, Attachment, DriverWishes, PrimeClaim, Sight};
@@ -104,7 +104,11 @@ pub(super) async fn create(context: &Context, observed: &mut Observed) -> Result
         Err(error) if api::already_exists(&error) => claims.get(&wanted.name_any()).await?,
         created => created?,
     };
-    observed.prime.claim = Some(PrimeClaim::read(&made));
+    let made = PrimeClaim::read(&made);
+    context.memory.update(&order.spec.claim.uid, |remembered| {
+        remembered.prime = Some((Instant::now(), made.clone()));
+    });
+    observed.prime.claim = Some(made);
     Ok(())
 }
 
@@ -139,7 +143,7 @@ pub(super) async fn adopt(context: &Context, observed: &mut Observed) -> Result<
     failpoint::reached("controller.adopt.before");
     let patched = patch(context, order, json!({ "provisioned": given })).await?;
     failpoint::reached("controller.adopt.after");
-    observed.order = Some(Arc::new(patched));
+    wrote(context, observed, patched);
     Ok(())
 }
 
@@ -152,11 +156,15 @@ pub(super) async fn reprovide(context: &Context, observed: &mut Observed) -> Res
     failpoint::reached("controller.reprovide.before");
     let patched = patch(context, &order, change).await?;
     failpoint::reached("controller.reprovide.after");
-    observed.order = Some(Arc::new(patched));
+    wrote(context, observed, patched);
     Ok(())
 }
 
-pub(super) async fn detach(context: &Context, observed: &mut Observed) -> Result<(), Trouble> {
+pub(super) async fn detach(
+    context: &Context,
+    key: &ClaimKey,
+    observed: &mut Observed,
+) -> Result<(), Trouble> {
     let Some(attachment) = &mut observed.prime.attachment else {
         return Ok(());
     };
@@ -165,11 +173,15 @@ pub(super) async fn detach(context: &Context, observed: &mut Observed) -> Result
         .delete(&attachment.name, &only(&attachment.uid))
         .await;
     failpoint::reached("controller.detach.after");
+    let uid = attachment.uid.clone();
     match deleted {
         Err(error) if !api::not_found(&error) => return Err(error.into()),
         Ok(left) if left.is_left() => attachment.deleting = true,
         Ok(_) | Err(_) => observed.prime.attachment = None,
     }
+    context
+        .memory
+        .update(&key.uid, |remembered| remembered.detached = Some(uid));
     Ok(())
 }
 
@@ -244,6 +256,9 @@ pub(super) async fn discard(
         (Ok(left), Some(prime)) if left.is_left() => prime.deleting = true,
         (_, claim) => *claim = None,
     }
+    context
+        .memory
+        .update(&order.spec.claim.uid, |remembered| remembered.prime = None);
     // What is not there any more was perhaps made again: only a look can tell.
     observed.prime.live = false;
     Ok(())

@@ -20,7 +20,7 @@ use crate::controller::report;
 use crate::failpoint;
 
 /// Progress is written at most this often.
-const INTERVAL: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Makes the VolumeRestore and the PVC's events say what `stance` means. Returns when to come back
 /// where it was too early to write.
