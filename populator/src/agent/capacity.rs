@@ -66,10 +66,8 @@ async fn ask(node: &Node) -> Vec<(String, Room)> {
             node.metrics.clone(),
         );
         match timeout(ANSWER, room(&plugin)).await {
-            Ok(Ok(room)) => {
-                if room.makes_volumes {
-                    node.snapshots.has_free(&name, room.available_bytes);
-                }
+            Ok(Ok((room, free))) => {
+                node.snapshots.has_free(&name, free);
                 // What is kept goes where a volume has no room beside it.
                 let kept = node.snapshots.reclaimable(&name);
                 let available_bytes = room.available_bytes.saturating_add(kept);
@@ -91,10 +89,11 @@ async fn ask(node: &Node) -> Vec<(String, Room)> {
     join_all(answers).await.into_iter().flatten().collect()
 }
 
-async fn room(plugin: &Plugin) -> Result<Room, CallError> {
+/// Its room, and the bytes that it says are free, if it says so.
+async fn room(plugin: &Plugin) -> Result<(Room, Option<i64>), CallError> {
     let abilities = plugin.abilities().await?;
     if !abilities.makes_volumes {
-        return Ok(Room::default());
+        return Ok((Room::default(), None));
     }
     let full = Room {
         makes_volumes: true,
@@ -102,19 +101,23 @@ async fn room(plugin: &Plugin) -> Result<Room, CallError> {
     };
     if !abilities.tells_capacity {
         // It says no when it is asked for too much, not before.
-        return Ok(Room {
+        let room = Room {
             available_bytes: i64::MAX,
             ..full
-        });
+        };
+        return Ok((room, None));
     }
     match plugin.capacity(abilities.topology).await {
-        Ok(answer) => Ok(Room {
-            available_bytes: answer.available_capacity,
-            maximum_volume_bytes: answer.maximum_volume_size,
-            ..full
-        }),
+        Ok(answer) => {
+            let room = Room {
+                available_bytes: answer.available_capacity,
+                maximum_volume_bytes: answer.maximum_volume_size,
+                ..full
+            };
+            Ok((room, Some(answer.available_capacity)))
+        }
         // What a driver cannot say without a StorageClass's parameters does not hide it.
-        Err(error) if error.code() == Some(Code::InvalidArgument) => Ok(full),
+        Err(error) if error.code() == Some(Code::InvalidArgument) => Ok((full, None)),
         Err(error) => Err(error),
     }
 }

@@ -151,10 +151,13 @@ impl Snapshots {
         self.book().surplus(Timestamp::now(), &free)
     }
 
-    /// A driver has so many bytes free, besides what is kept: no more than that is kept.
-    pub fn has_free(&self, driver: &str, bytes: i64) {
+    /// A driver has so many bytes free, besides what is kept, if it says so: no more than that is kept.
+    pub fn has_free(&self, driver: &str, bytes: Option<i64>) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.insert(driver.to_owned(), bytes);
+        match bytes {
+            Some(bytes) => free.insert(driver.to_owned(), bytes),
+            None => free.remove(driver),
+        };
     }
 
     fn forget(&self, name: &str) {

@@ -17,7 +17,7 @@ use crate::failpoint;
 use crate::lease::{self, Snapshots};
 use crate::units;
 
-/// After an error.
+/// After an attempt to write.
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// Snapshots that a status tells of, those of the first nodes.
@@ -101,8 +101,9 @@ pub async fn tell(context: &Context, namespace: &str, name: &str) {
             error = api::short(&error),
             "what nodes keep of a VolumeBackup could not be told"
         );
-        again(AGAIN);
     }
+    // What was shown of the VolumeBackup meanwhile may be what was there before.
+    again(AGAIN);
 }
 
 #[cfg(test)]

@@ -106,7 +106,13 @@ async fn hinder(
 /// When to try again after the API server did not do something.
 fn after(context: &Context, key: &ClaimKey, error: &kube::Error) -> Duration {
     match api::meaning(error) {
-        Meaning::Stale => api::CATCH_UP,
+        Meaning::Stale => {
+            // Whatever was written last, the watch knows better by then.
+            context
+                .memory
+                .update(&key.uid, |remembered| remembered.order = None);
+            api::CATCH_UP
+        }
         Meaning::Refused(_) | Meaning::NamespaceEnds => {
             context.memory.update(&key.uid, Remembered::next_look)
         }

@@ -27,6 +27,9 @@ const BATCH: usize = 1000;
 /// never returns. All others must have some left.
 static CALLS: Semaphore = Semaphore::const_new(8);
 
+/// Listings at a time, which take longer: who looks at one file does not wait for them.
+static WALKS: Semaphore = Semaphore::const_new(8);
+
 /// The directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileRoot(Arc<Path>);
@@ -42,14 +45,7 @@ impl FileRoot {
     pub async fn wait<T: Send + 'static>(
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JoinError> {
-        // Nobody closes it.
-        let permit = CALLS.acquire().await.ok();
-        let work = move || {
-            let done = work();
-            drop(permit);
-            done
-        };
-        tokio::task::spawn_blocking(work).await
+        waited(&CALLS, work).await
     }
 
     /// Opens an archive by where it lies in the directory, which is what the URL of an order says.
@@ -74,6 +70,20 @@ impl FileRoot {
             }
         }
     }
+}
+
+async fn waited<T: Send + 'static>(
+    places: &'static Semaphore,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    // Nobody closes it.
+    let place = places.acquire().await.ok();
+    let work = move || {
+        let done = work();
+        drop(place);
+        done
+    };
+    tokio::task::spawn_blocking(work).await
 }
 
 /// An open file, and what tells it from every other that was or will be in its place.
@@ -168,22 +178,26 @@ impl Files {
         let (root, namespace) = (self.root.clone(), self.namespace.clone());
         let folder = prefix.prefix.clone();
         let (sender, mut receiver) = tokio::sync::mpsc::channel(2);
-        let walk = FileRoot::wait(move || walk(&root, &namespace, folder, &sender));
-        let walk = tokio::spawn(walk);
-        let mut seen = 0;
-        while let Some(batch) = receiver.recv().await {
-            seen += batch.len();
-            if seen > PAGES * BATCH {
-                return Err(StoreError::TooMany {
-                    url: prefix.to_string(),
-                    most: PAGES * BATCH,
-                });
+        let walk = waited(&WALKS, move || walk(&root, &namespace, folder, &sender));
+        let receive = async move {
+            let mut seen = 0;
+            while let Some(batch) = receiver.recv().await {
+                seen += batch.len();
+                if seen > PAGES * BATCH {
+                    return Err(StoreError::TooMany {
+                        url: prefix.to_string(),
+                        most: PAGES * BATCH,
+                    });
+                }
+                batch.into_iter().for_each(&mut each);
             }
-            batch.into_iter().for_each(&mut each);
-        }
-        match walk.await {
-            Ok(Ok(walked)) => walked.map_err(|error| self.failure(prefix.to_string(), &error)),
-            Ok(Err(_)) | Err(_) => Err(Self::late()),
+            Ok(())
+        };
+        let (walked, received) = tokio::join!(walk, receive);
+        received?;
+        match walked {
+            Ok(walked) => walked.map_err(|error| self.failure(prefix.to_string(), &error)),
+            Err(_) => Err(Self::late()),
         }
     }
 
@@ -237,7 +251,7 @@ fn walk(
     let mut folders = vec![folder];
     let mut batch = Vec::new();
     let mut is_first = true;
-    while let Some(folder) = folders.pop() {
+    while let Some(folder) = folders.pop().filter(|_| !sender.is_closed()) {
         let place = format!("{namespace}/{folder}");
         let opened = root.descend(&place, OFlags::DIRECTORY);
         let opened = match opened {
@@ -247,6 +261,9 @@ fn walk(
         };
         is_first = false;
         for entry in Dir::read_from(&opened)? {
+            if sender.is_closed() {
+                return Ok(());
+            }
             let entry = entry?;
             let Ok(name) = entry.file_name().to_str() else {
                 continue;

@@ -169,7 +169,7 @@ impl Book {
     }
 
     /// Those that are to go: what has expired; of each VolumeBackup what is more than its cache allows, as the
-    /// newest says; and of each driver what is more than the bytes that it has `free`. The oldest go.
+    /// newest says; and of each driver what is more than the bytes that it has `free`. The newest stay.
     pub fn surplus(&self, now: Timestamp, free: &BTreeMap<String, i64>) -> Vec<Kept> {
         let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         let mut bytes: BTreeMap<&str, i64> = BTreeMap::new();
@@ -177,19 +177,23 @@ impl Book {
         newest_first.sort_by_key(|kept| std::cmp::Reverse(kept.created));
         let mut surplus = Vec::new();
         for kept in newest_first {
-            let is_too_many = kept.cache.is_some_and(|cache| {
-                let allowed = usize::try_from(cache.count).unwrap_or(1);
-                let (seen, most) = counts.entry(&kept.backup).or_insert((0, allowed));
-                *seen += 1;
-                *seen > *most
-            });
-            let is_too_much = kept.cache.is_some() && {
-                let sum = bytes.entry(&kept.driver).or_insert(0);
-                *sum = sum.saturating_add(kept.size_bytes);
-                free.get(&kept.driver).is_some_and(|free| *sum > *free)
-            };
-            if is_too_many || is_too_much || kept.expires <= now {
+            if kept.expires <= now {
                 surplus.push(kept.clone());
+                continue;
+            }
+            // One that is not there yet stands for nothing.
+            let Some(cache) = kept.cache.filter(|_| kept.handle().is_some()) else {
+                continue;
+            };
+            let allowed = usize::try_from(cache.count).unwrap_or(1);
+            let (seen, most) = counts.entry(&kept.backup).or_insert((0, allowed));
+            let sum = bytes.entry(&kept.driver).or_insert(0);
+            let larger = sum.saturating_add(kept.size_bytes);
+            let is_too_much = free.get(&kept.driver).is_some_and(|free| larger > *free);
+            if *seen >= *most || is_too_much {
+                surplus.push(kept.clone());
+            } else {
+                (*seen, *sum) = (*seen + 1, larger);
             }
         }
         surplus

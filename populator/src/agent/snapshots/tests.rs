@@ -143,13 +143,39 @@ fn no_more_is_kept_than_is_free() {
         },
     ]);
     let surplus = |free| {
-        snapshots.has_free("d", free);
+        snapshots.has_free("d", Some(free));
         let names = snapshots.surplus().into_iter().map(|kept| kept.name);
         names.collect::<Vec<_>>()
     };
     assert!(surplus(300).is_empty());
     assert_eq!(surplus(299), ["1"]);
     assert_eq!(surplus(0), ["3", "2", "1"]);
+    snapshots.has_free("d", None);
+    assert!(snapshots.surplus().is_empty(), "it no longer says so");
+}
+
+#[test]
+fn what_is_not_there_takes_nothing_from_what_is() {
+    let (_work, snapshots) = snapshots(&[
+        kept("good", 30, Some(1)),
+        Kept {
+            state: State::Perhaps("volume".to_owned()),
+            expires: Timestamp::MAX,
+            ..kept("begun", 1, Some(1))
+        },
+        Kept {
+            expires: at(-1),
+            ..kept("useless", 2, Some(1))
+        },
+        Kept {
+            size_bytes: 1000,
+            backup: "n/other".to_owned(),
+            ..kept("too large", 3, Some(1))
+        },
+    ]);
+    snapshots.has_free("d", Some(500));
+    let names = snapshots.surplus().into_iter().map(|kept| kept.name);
+    assert_eq!(names.collect::<Vec<_>>(), ["useless", "too large"]);
 }
 
 #[test]

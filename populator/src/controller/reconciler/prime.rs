@@ -106,7 +106,8 @@ pub(super) async fn create(context: &Context, observed: &mut Observed) -> Result
     };
     let made = PrimeClaim::read(&made);
     context.memory.update(&order.spec.claim.uid, |remembered| {
-        remembered.prime = Some((Instant::now(), made.clone()));
+        // What is on its way out goes unseen.
+        remembered.prime = (!made.deleting).then(|| (Instant::now(), made.clone()));
     });
     observed.prime.claim = Some(made);
     Ok(())
