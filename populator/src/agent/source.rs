@@ -227,10 +227,10 @@ impl SignedSource {
     }
 }
 
-/// Only somebody else has a better URL.
+/// Only somebody else has a better URL, and no other keys help.
 fn useless(what: &str) -> SourceError {
     SourceError::new(
-        SourceErrorKind::Denied,
+        SourceErrorKind::Other,
         format!("{what}: the signed URL does not open it, or no longer"),
     )
 }

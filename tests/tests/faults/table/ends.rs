@@ -47,6 +47,8 @@ pub fn permitted(event: Event, step: Step) -> &'static [End] {
         | Event::StoreDown
         | Event::StoreSlow
         | Event::StoreBusy
+        // What was signed with the old keys opens nothing any more; it is signed anew.
+        | Event::SecretRotated
         | Event::NodeCordoned => &[End::Complete],
         Event::ClaimDeleted => &[End::Gone],
         Event::ArchiveReplaced => match step.progress() {
@@ -55,11 +57,6 @@ pub fn permitted(event: Event, step: Step) -> &'static [End] {
             // The server may still be sending the old one.
             Progress::Reading => &[End::Complete, End::Over("ArchiveChanged")],
             Progress::Read | Progress::Published => &[End::Complete],
-        },
-        Event::SecretRotated => match step.progress() {
-            // What was signed with the old keys opens nothing any more, until it is renewed.
-            Progress::Pinned | Progress::Reading => &[End::Complete, End::Over("ArchiveDenied")],
-            Progress::Unpinned | Progress::Read | Progress::Published => &[End::Complete],
         },
         Event::BackupDeleted => match step.progress() {
             Progress::Unpinned => &[End::Waits("VolumeBackupNotFound")],
