@@ -88,6 +88,14 @@ impl<'a> Tenant<'a> {
         keys: (&str, &str),
         mut spec: Value,
     ) -> Result<()> {
+        self.credentials(keys).await?;
+        spec["url"] = format!("s3://{bucket}").into();
+        spec["credentialsSecretRef"] = json!({"name": "store-credentials"});
+        self.store_as("store", spec).await
+    }
+
+    /// Writes the Secret `store-credentials`, or writes it anew.
+    pub async fn credentials(&self, keys: (&str, &str)) -> Result<()> {
         let force = PatchParams::apply("tests").force();
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "store-credentials"},
@@ -96,9 +104,7 @@ impl<'a> Tenant<'a> {
         self.api::<Secret>()
             .patch("store-credentials", &force, &Patch::Apply(secret))
             .await?;
-        spec["url"] = format!("s3://{bucket}").into();
-        spec["credentialsSecretRef"] = json!({"name": "store-credentials"});
-        self.store_as("store", spec).await
+        Ok(())
     }
 
     /// A BackupStore of that name and spec, or writes it anew.

@@ -206,10 +206,12 @@ impl AttemptError {
 }
 
 fn restore(error: &RestoreError) -> Cure {
+    // It was open when the archive was pinned. Keys change, and the next attempt reads with those that the
+    // Secret has by then.
+    if matches!(error, RestoreError::ArchiveDenied(_)) {
+        return Cure::Time;
+    }
     match error.retry() {
-        // It was open when the archive was pinned. Keys change, and the next attempt reads with those that the
-        // Secret has by then.
-        _ if matches!(error, RestoreError::ArchiveDenied(_)) => Cure::Time,
         Retry::Transient => Cure::Time,
         Retry::Permanent => Cure::Person,
     }

@@ -278,18 +278,12 @@ impl Worker {
 
     /// What it has to do with other orders of its content.
     async fn share(&mut self, order: &RestoreOrder) -> Share {
-        let line = self.line.take();
-        let snapshots = &self.node.snapshots;
-        match &order.spec.content {
-            Some(content) => {
-                let line = line.or_else(|| Some(snapshots.line(&snapshots::line(order)?)));
-                let Some(line) = line else {
-                    return Share::Alone;
-                };
-                snapshots.share(content, &order.spec.volume, line).await
-            }
-            None => Share::Alone,
-        }
+        let (Some(content), Some(line)) = (&order.spec.content, snapshots::line(order)) else {
+            return Share::Alone;
+        };
+        let kept = &self.node.snapshots;
+        let turn = self.line.take().unwrap_or_else(|| kept.line(&line));
+        kept.share(content, &order.spec.volume, turn).await
     }
 
     /// Keeps a snapshot of the volume, before anybody can write to it, where that serves others.

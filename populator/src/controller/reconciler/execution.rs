@@ -389,14 +389,15 @@ async fn drop_order(
             "finalizers": finalizers,
         }});
         failpoint::reached("controller.release-order.before");
-        orders
+        latest = orders
             .patch(&name, &PatchParams::default(), &Patch::Merge(&change))
             .await?;
         failpoint::reached("controller.release-order.after");
     }
     context.memory.update(&key.uid, |remembered| {
         remembered.made = false;
-        remembered.order = None;
+        // A watch may show it for a moment yet: nothing is left to do for it then.
+        remembered.order = Some(Arc::new(latest));
     });
     observed.order = None;
     observed.volume = VolumeSight::Unknown;

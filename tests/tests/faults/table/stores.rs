@@ -50,8 +50,7 @@ impl Stores {
 
     /// Writes the Secret and both BackupStores of a tenant, or writes them anew.
     pub async fn write(&self, tenant: &Tenant<'_>, keys: (&str, &str)) -> Result<()> {
-        // With the Secret, which is the same.
-        tenant.store(&self.direct.endpoint(), keys).await?;
+        tenant.credentials(keys).await?;
         for way in [Way::Direct, Way::Prime] {
             let spec = json!({
                 "url": format!("s3://{}", tenant.name),
