@@ -76,12 +76,27 @@ impl Image {
 
     /// [`Image::busybox`] with the machine's own of these programs in place of busybox's.
     pub fn busybox_with(name: &str, programs: &[&str]) -> Result<Self> {
+        Self::with_programs(name, programs)?
+            .entrypoint(&["/bin/sh"])
+            .build()
+    }
+
+    fn with_programs(name: &str, programs: &[&str]) -> Result<ImageBuilder> {
         let mut image = Self::with_shell(name)?;
         for name in programs {
             let path = program(name).with_context(|| format!("{name} is not installed"))?;
             image = image.program_at(&path, &format!("/bin/{name}"))?;
         }
-        image.entrypoint(&["/bin/sh"]).build()
+        Ok(image)
+    }
+
+    /// A program, and the machine's own of `others`, which it runs, over busybox.
+    pub fn program_with(name: &str, program: &Path, others: &[&str]) -> Result<Self> {
+        let inside = file_name(program)?;
+        Self::with_programs(name, others)?
+            .program_at(program, &inside)?
+            .entrypoint(&[&inside])
+            .build()
     }
 
     /// The program that pods of Kubernetes' end-to-end tests run, with a shell.
@@ -130,11 +145,7 @@ impl Image {
     }
 
     fn with_program(name: &str, program: &Path) -> Result<ImageBuilder> {
-        let file = program
-            .file_name()
-            .context("a program has a name")?
-            .to_string_lossy();
-        let inside = format!("/bin/{file}");
+        let inside = file_name(program)?;
         let mut image = Self::builder(name)
             .program_at(program, &inside)?
             .entrypoint(&[&inside]);
@@ -299,6 +310,12 @@ fn header(kind: EntryType, mode: u32, size: u64) -> Header {
     header.set_gid(0);
     header.set_mtime(0);
     header
+}
+
+/// Where a program lies in an image.
+fn file_name(program: &Path) -> Result<String> {
+    let file = program.file_name().context("a program has a name")?;
+    Ok(format!("/bin/{}", file.display()))
 }
 
 fn program(name: &str) -> Option<PathBuf> {

@@ -10,6 +10,7 @@
 //! | [`tools`] | where the pinned programs are |
 //! | [`wait`] | waiting for something to become true |
 //! | [`product`], [`tenant`], [`shared`] | `deploy/` installed, and what suites do with it |
+//! | [`host_path`] | a driver of others, where the machine has it |
 //! | [`large`], [`metrics`] | a large restore and its memory; what our programs count |
 //! | [`storage_suite`] | Kubernetes' own end-to-end suite for external storage |
 //! | [`sample`], [`odd_tree`], [`tree`] | files to archive, and whether they came back |
@@ -18,6 +19,7 @@
 pub mod addresses;
 pub mod cluster;
 pub mod command;
+pub mod host_path;
 pub mod image;
 pub mod large;
 pub mod metrics;

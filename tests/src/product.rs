@@ -9,6 +9,7 @@ use kube::{Api, api::ListParams};
 
 use crate::{
     cluster::{ClientLimits, Cluster},
+    host_path::HostPath,
     image::Image,
     s3::S3Server,
     tools::Tools,
@@ -28,7 +29,8 @@ pub enum Form {
     FailPoints,
     /// Snapshots, on any number of nodes.
     Snapshots,
-    /// Snapshots, another driver beside ours, and VolumeBackups of other namespaces.
+    /// Snapshots, another driver beside ours, those of others that the machine has, and VolumeBackups
+    /// of other namespaces.
     Restore,
     /// Also what works on one node only: group snapshots, changes of volumes.
     OneNode,
@@ -44,6 +46,7 @@ impl Form {
             Self::RaisedLimits => "raised-limits",
             Self::FailPoints => "fail-points",
             Self::Snapshots => "snapshots",
+            Self::Restore if HostPath::found().is_some() => "restore-and-host-path",
             Self::Restore => "restore",
             Self::OneNode => "one-node",
             Self::Attached => "attached",
@@ -141,8 +144,14 @@ fn image(name: &str, tools: &Tools) -> Result<Image> {
         ("driver", _) => Image::driver(name),
         ("populator", "fail-points") => Image::program(name, &fail_point_program()?),
         ("populator", _) => Image::populator(name),
+        ("hostpathplugin", _) => host_path(name)?.plugin_image(name),
+        ("csi-node-driver-registrar", _) => Image::program(name, &host_path(name)?.registrar),
         (sidecar, _) => Image::program(name, &tools.built(sidecar)),
     }
+}
+
+fn host_path(image: &str) -> Result<HostPath> {
+    HostPath::found().with_context(|| format!("no program is named for {image}"))
 }
 
 /// The populator that `tests/tools/prepare` builds with the feature `failpoints`.
@@ -177,6 +186,11 @@ pub async fn install(cluster: &Cluster, form: Form) -> Result<()> {
         .await?;
     if form.has_other_driver() {
         rolled_out(cluster, NAMESPACE, "daemonset/other-driver").await?;
+    }
+    if form == Form::Restore && HostPath::found().is_some() {
+        for driver in ["host-path", "attached-host-path"] {
+            rolled_out(cluster, NAMESPACE, &format!("daemonset/{driver}")).await?;
+        }
     }
     wait_until_up(cluster).await
 }

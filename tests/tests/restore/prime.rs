@@ -1,4 +1,5 @@
-//! Volumes of a driver whose own provisioner must make them: the prime way.
+//! Volumes of drivers whose own provisioners must make them: the prime way, over every such driver that
+//! the machine has.
 
 use std::time::Duration;
 
@@ -14,30 +15,85 @@ use kube::{
 };
 use serde_json::json;
 use tests::{
+    host_path::HostPath,
     original::{Original, SLOW},
     s3::fault::{Fault, FaultProxy},
     shared::{SharedSuite, World},
-    tenant::{Tenant, Use, Wish},
+    tenant::{Claim, Tenant, Use, Wish},
     wait::eventually,
 };
 
 const WAIT: Duration = Duration::from_secs(120);
 
-pub fn add(suite: &mut SharedSuite) {
-    for class in ["other", "other-immediate"] {
-        suite.test(
-            &format!("another_drivers_volume_is_filled_in_class_{class}"),
-            async move |world: &World| comes_back(world, class).await,
-        );
-    }
-    suite.test("another_drivers_device_is_filled", device);
-    suite.test("what_a_provisioner_says_is_told", complaint);
-    suite.test("a_provisioner_without_room_is_told", no_room);
-    suite.test("what_others_detach_is_attached_anew", detached);
-    suite.test("what_is_given_up_is_not_retained", retained);
+/// A driver on the node `node-1`, and its StorageClasses: the one of its name waits for a pod, those that
+/// end in `-immediate` and `-retained` do not.
+#[derive(Clone, Copy, Debug)]
+struct Driver {
+    name: &'static str,
+    /// Whether its volumes are attached.
+    attaches: bool,
+    /// What a pod's mount of a volume of the first class shows.
+    mount: &'static [&'static str],
 }
 
-fn wish(class: &'static str) -> Wish<'static> {
+/// Ours under another name.
+const OTHER: Driver = Driver {
+    name: "other",
+    attaches: true,
+    mount: &["xfs", "noatime"],
+};
+
+/// csi-driver-host-path, without and with `--enable-attach`. Its volumes are folders of the node.
+const HOST_PATH: [Driver; 2] = [
+    Driver {
+        name: "host-path",
+        attaches: false,
+        mount: &[],
+    },
+    Driver {
+        name: "attached-host-path",
+        attaches: true,
+        mount: &[],
+    },
+];
+
+pub fn add(suite: &mut SharedSuite) {
+    add_for(suite, OTHER);
+    if HostPath::found().is_some() {
+        for driver in HOST_PATH {
+            add_for(suite, driver);
+        }
+    }
+    suite.test("what_a_provisioner_says_is_told", complaint);
+    suite.test("a_provisioner_without_room_is_told", no_room);
+}
+
+fn add_for(suite: &mut SharedSuite, driver: Driver) {
+    macro_rules! test {
+        ($test:ident, $name:literal) => {
+            suite.test(
+                &format!("{}::{}", driver.name.replace('-', "_"), $name),
+                async move |world: &World| $test(world, driver).await,
+            );
+        };
+    }
+    test!(waiting, "what_a_pod_waits_for_is_filled");
+    test!(immediate, "what_no_pod_waits_for_is_filled");
+    test!(device, "a_device_is_filled");
+    test!(retained, "what_is_given_up_is_not_retained");
+    if driver.attaches {
+        test!(detached, "what_others_detach_is_attached_anew");
+    }
+}
+
+impl Driver {
+    /// A class whose name ends in this.
+    fn class(self, end: &str) -> String {
+        format!("{}{end}", self.name)
+    }
+}
+
+fn wish(class: &str) -> Wish<'_> {
     Wish {
         class,
         ..Wish::BACKUP
@@ -50,32 +106,26 @@ async fn original<'a>(world: &'a World, name: &str) -> Result<(Tenant<'a>, Origi
     Ok((tenant, original, faults))
 }
 
-async fn comes_back(world: &World, class: &'static str) -> Result<()> {
-    let (tenant, original, _faults) = original(world, &format!("prime-{class}")).await?;
-    let claim = tenant.claim("data", &wish(class)).await?;
-    if class == "other" {
-        tenant.pod("reader", "data", "sleep 1000000").await?;
+async fn waiting(world: &World, driver: Driver) -> Result<()> {
+    let (tenant, original, _faults) = original(world, driver.name).await?;
+    let claim = tenant.claim("data", &wish(driver.name)).await?;
+    tenant.pod("reader", "data", "sleep 1000000").await?;
+    filled_where_it_is(&tenant, 1).await?;
+    comes_back(&tenant, &original).await?;
+    let shown = tenant.exec("reader", "grep ' /data ' /proc/mounts").await?;
+    for option in driver.mount {
+        ensure!(shown.contains(option), "{shown}");
     }
-    let restore = tenant.completed("data", WAIT).await?;
-    let status = restore.status.context("a status")?;
-    ensure!(status.way.as_deref() == Some("Prime"), "{:?}", status.way);
-    ensure!(
-        status.node_name.as_deref() == Some("node-1"),
-        "{:?}",
-        status.node_name
-    );
-    no_pods(&tenant, usize::from(class == "other")).await?;
-    if class != "other" {
-        tenant.pod("reader", "data", "sleep 1000000").await?;
-    }
-    original.equals(&tenant.mounted("reader", "data", WAIT).await?)?;
-    if class == "other" {
-        let options = tenant.exec("reader", "grep ' /data ' /proc/mounts").await?;
-        ensure!(
-            options.contains("xfs") && options.contains("noatime"),
-            "{options}"
-        );
-    }
+    leaves_nothing(world, &tenant, &claim).await
+}
+
+async fn immediate(world: &World, driver: Driver) -> Result<()> {
+    let class = driver.class("-immediate");
+    let (tenant, original, _faults) = original(world, &class).await?;
+    let claim = tenant.claim("data", &wish(&class)).await?;
+    filled_where_it_is(&tenant, 0).await?;
+    tenant.pod("reader", "data", "sleep 1000000").await?;
+    comes_back(&tenant, &original).await?;
     // Of a PVC that is bound and complete, nothing is ever told again.
     tenant
         .api::<VolumeRestore>()
@@ -84,21 +134,38 @@ async fn comes_back(world: &World, class: &'static str) -> Result<()> {
     let told = tenant.told(&claim).await?.len();
     tokio::time::sleep(Duration::from_secs(2)).await;
     ensure!(tenant.told(&claim).await?.len() == told, "it was told anew");
-    let volume = volume_of(&tenant, "data").await?;
-    tenant.delete_pod("reader").await?;
-    tenant.delete_claim("data").await?;
-    tenant.nothing_left(&claim, WAIT).await?;
-    gone(world, &volume).await
+    leaves_nothing(world, &tenant, &claim).await
 }
 
-async fn no_pods(tenant: &Tenant<'_>, own: usize) -> Result<()> {
+/// On the driver's node, without a pod beside the test's own.
+async fn filled_where_it_is(tenant: &Tenant<'_>, own: usize) -> Result<()> {
+    let restore = tenant.completed("data", WAIT).await?;
+    let status = restore.status.context("a status")?;
+    ensure!(status.way.as_deref() == Some("Prime"), "{:?}", status.way);
+    ensure!(
+        status.node_name.as_deref() == Some("node-1"),
+        "{:?}",
+        status.node_name
+    );
     let pods = tenant.api::<Pod>().list(&ListParams::default()).await?;
     ensure!(pods.items.len() == own, "{} pods", pods.items.len());
     Ok(())
 }
 
-async fn device(world: &World) -> Result<()> {
-    let tenant = world.tenant("prime-device").await?;
+async fn comes_back(tenant: &Tenant<'_>, original: &Original) -> Result<()> {
+    original.equals(&tenant.mounted("reader", "data", WAIT).await?)
+}
+
+async fn leaves_nothing(world: &World, tenant: &Tenant<'_>, claim: &Claim) -> Result<()> {
+    let volume = volume_of(tenant, "data").await?;
+    tenant.delete_pod("reader").await?;
+    tenant.delete_claim("data").await?;
+    tenant.nothing_left(claim, WAIT).await?;
+    gone(world, &volume).await
+}
+
+async fn device(world: &World, driver: Driver) -> Result<()> {
+    let tenant = world.tenant(&driver.class("-device")).await?;
     let folder = tempfile::tempdir()?;
     let archive = folder.path().join("archive");
     let digest = crate::block::make(&archive, "raw.zst")?;
@@ -108,9 +175,8 @@ async fn device(world: &World) -> Result<()> {
         .await?;
     tenant.backup("backup", "disk").await?;
     let block = |claim: &mut serde_json::Value| claim["spec"]["volumeMode"] = json!("Block");
-    let claim = tenant
-        .claim_with("data", &wish("other-immediate"), block)
-        .await?;
+    let class = driver.class("-immediate");
+    let claim = tenant.claim_with("data", &wish(&class), block).await?;
     tenant.completed("data", WAIT).await?;
     let uses = [Use::Device("data", "/dev/data")];
     tenant.pod_using("reader", "sleep 1000000", &uses).await?;
@@ -118,9 +184,61 @@ async fn device(world: &World) -> Result<()> {
     let script = format!("head -c {} /dev/data | sha256sum", crate::block::SIZE);
     let said = tenant.exec("reader", &script).await?;
     ensure!(said.starts_with(&digest), "{said} is not {digest}");
-    tenant.delete_pod("reader").await?;
-    tenant.delete_claim("data").await?;
-    tenant.nothing_left(&claim, WAIT).await
+    leaves_nothing(world, &tenant, &claim).await
+}
+
+/// As kube-controller-manager does with what no pod uses, when it starts.
+async fn detached(world: &World, driver: Driver) -> Result<()> {
+    let (tenant, original, faults) = original(world, &driver.class("-detached")).await?;
+    faults.set(SLOW).await?;
+    let class = driver.class("-immediate");
+    let claim = tenant.claim("data", &wish(&class)).await?;
+    tenant.written("data", 4 << 20, WAIT).await?;
+    let attachments: Api<VolumeAttachment> = Api::all(world.cluster.client());
+    let label = format!("backup.example.com/claim-uid={}", claim.uid);
+    let ours = attachments
+        .list(&ListParams::default().labels(&label))
+        .await?;
+    let name = ours.items.first().context("it is attached")?.name_any();
+    attachments.delete(&name, &DeleteParams::default()).await?;
+    tenant.was_told(&claim, "VolumeDetached", WAIT).await?;
+    faults.set(Fault::None).await?;
+    tenant.completed("data", WAIT).await?;
+    tenant.pod("reader", "data", "sleep 1000000").await?;
+    comes_back(&tenant, &original).await?;
+    leaves_nothing(world, &tenant, &claim).await
+}
+
+async fn retained(world: &World, driver: Driver) -> Result<()> {
+    let class = driver.class("-retained");
+    let (tenant, original, faults) = original(world, &class).await?;
+    faults.set(SLOW).await?;
+    let claim = tenant.claim("halfway", &wish(&class)).await?;
+    let order = tenant.restoring("halfway", WAIT).await?;
+    let volume = order
+        .spec
+        .provisioned
+        .context("a volume")?
+        .persistent_volume_name;
+    tenant.delete_claim("halfway").await?;
+    tenant.forgotten(&claim, WAIT).await?;
+    gone(world, &volume).await?;
+
+    faults.set(Fault::None).await?;
+    let whole = tenant.claim("whole", &wish(&class)).await?;
+    tenant.completed("whole", WAIT).await?;
+    let volume = volume_of(&tenant, "whole").await?;
+    tenant.delete_claim("whole").await?;
+    tenant.nothing_left(&whole, WAIT).await?;
+    let volumes: Api<PersistentVolume> = Api::all(world.cluster.client());
+    eventually("what a user's PVC had is kept", WAIT, || async {
+        let phase = volumes.get(&volume).await?.status.and_then(|it| it.phase);
+        ensure!(phase.as_deref() == Some("Released"), "{phase:?}");
+        Ok(())
+    })
+    .await?;
+    drop(original);
+    Ok(())
 }
 
 /// Its Warnings are about a PVC that no user sees.
@@ -159,60 +277,6 @@ async fn no_room(world: &World) -> Result<()> {
     tenant.was_told(&claim, "NodeFull", WAIT).await?;
     tenant.delete_claim("data").await?;
     tenant.forgotten(&claim, WAIT).await
-}
-
-/// As kube-controller-manager does with what no pod uses, when it starts.
-async fn detached(world: &World) -> Result<()> {
-    let (tenant, original, faults) = original(world, "prime-detached").await?;
-    faults.set(SLOW).await?;
-    let claim = tenant.claim("data", &wish("other-immediate")).await?;
-    tenant.written("data", 4 << 20, WAIT).await?;
-    let attachments: Api<VolumeAttachment> = Api::all(world.cluster.client());
-    let label = format!("backup.example.com/claim-uid={}", claim.uid);
-    let ours = attachments
-        .list(&ListParams::default().labels(&label))
-        .await?;
-    let name = ours.items.first().context("it is attached")?.name_any();
-    attachments.delete(&name, &DeleteParams::default()).await?;
-    tenant.was_told(&claim, "VolumeDetached", WAIT).await?;
-    faults.set(Fault::None).await?;
-    tenant.completed("data", WAIT).await?;
-    tenant.pod("reader", "data", "sleep 1000000").await?;
-    original.equals(&tenant.mounted("reader", "data", WAIT).await?)?;
-    tenant.delete_pod("reader").await?;
-    tenant.delete_claim("data").await?;
-    tenant.nothing_left(&claim, WAIT).await
-}
-
-async fn retained(world: &World) -> Result<()> {
-    let (tenant, original, faults) = original(world, "prime-retained").await?;
-    faults.set(SLOW).await?;
-    let claim = tenant.claim("halfway", &wish("other-retained")).await?;
-    let order = tenant.restoring("halfway", WAIT).await?;
-    let volume = order
-        .spec
-        .provisioned
-        .context("a volume")?
-        .persistent_volume_name;
-    tenant.delete_claim("halfway").await?;
-    tenant.forgotten(&claim, WAIT).await?;
-    gone(world, &volume).await?;
-
-    faults.set(Fault::None).await?;
-    let whole = tenant.claim("whole", &wish("other-retained")).await?;
-    tenant.completed("whole", WAIT).await?;
-    let volume = volume_of(&tenant, "whole").await?;
-    tenant.delete_claim("whole").await?;
-    tenant.nothing_left(&whole, WAIT).await?;
-    let volumes: Api<PersistentVolume> = Api::all(world.cluster.client());
-    eventually("what a user's PVC had is kept", WAIT, || async {
-        let phase = volumes.get(&volume).await?.status.and_then(|it| it.phase);
-        ensure!(phase.as_deref() == Some("Released"), "{phase:?}");
-        Ok(())
-    })
-    .await?;
-    drop(original);
-    Ok(())
 }
 
 async fn volume_of(tenant: &Tenant<'_>, claim: &str) -> Result<String> {

@@ -9,9 +9,10 @@ mod writer;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
+use tests::host_path::PLUGIN;
 
 use self::data::{MIB, WRITES};
-use self::host_path::{HostPath, PROGRAM, Times};
+use self::host_path::{HostPath, Times};
 use self::writer::Writer;
 use crate::driver::client::From;
 use crate::driver::{Driver, Volume};
@@ -51,7 +52,7 @@ pub async fn measure(rows: &mut Vec<Row>) -> Result<()> {
 async fn sizes(driver: &mut Driver, rows: &mut Vec<Row>) -> Result<()> {
     let mut host_path = HostPath::start(driver.folder(), &driver.pool()).await?;
     if host_path.is_none() {
-        println!("csi-driver-host-path: not measured here; {PROGRAM} names its program");
+        println!("csi-driver-host-path: not measured here; {PLUGIN} names its program");
     }
     for mebibytes in [100, 1024, 10 * 1024] {
         // The data, a copy of them, and what random writes take anew.

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::driver::client::{Client, From};
+use tests::host_path::PLUGIN;
 
-/// The environment variable that names its program.
-pub const PROGRAM: &str = "HOSTPATH_PLUGIN";
+use crate::driver::client::{Client, From};
 
 /// It, running.
 pub struct HostPath {
@@ -38,7 +37,7 @@ pub struct Times {
 impl HostPath {
     /// Starts it, if it is given, with its state on the file system of `pool`.
     pub async fn start(folder: &Path, pool: &Path) -> Result<Option<Self>> {
-        let Some(program) = std::env::var_os(PROGRAM) else {
+        let Some(program) = std::env::var_os(PLUGIN) else {
             return Ok(None);
         };
         let state = pool.join("host-path");
@@ -53,7 +52,7 @@ impl HostPath {
             .process_group(0)
             .stderr(Stdio::from(log))
             .spawn()
-            .with_context(|| format!("start {}, which {PROGRAM} names", program.display()))?;
+            .with_context(|| format!("start {}, which {PLUGIN} names", program.display()))?;
         let process = Ended(process);
         let (client, _) = Client::connect(&socket).await?;
         Ok(Some(Self {
