@@ -1,8 +1,8 @@
 //! RestoreOrder: the work order for one agent, and its answer.
 //!
 //! It lies in the populator's namespace, where users have no rights: nobody but the controller
-//! chooses which volume is made, shown to Kubernetes or deleted. It carries no credentials, only
-//! URLs signed for one object. The controller writes `spec`, the agent of `spec.nodeName` writes
+//! chooses which volume is made, shown to Kubernetes or deleted. It carries no credentials that it
+//! could be read from, only URLs signed for one object. The controller writes `spec`, the agent of `spec.nodeName` writes
 //! `status` (a ValidatingAdmissionPolicy in `deploy/` holds it to that node).
 
 use std::collections::BTreeMap;
@@ -194,6 +194,33 @@ pub struct Provisioned {
     /// What attaching it answered (CSI `publish_context`).
     #[serde(default)]
     pub publish_context: BTreeMap<String, String>,
+    /// The Secrets that its driver wants on the node, if it wants any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<NodeSecrets>,
+}
+
+/// The Secrets for a driver's calls on a node.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSecrets {
+    /// The one for NodeStageVolume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<SecretName>,
+    /// The one for NodePublishVolume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish: Option<SecretName>,
+    /// What is in them, encrypted for the node's agent alone (age-encryption.org/v1, in base64).
+    #[serde(default)]
+    pub sealed: String,
+}
+
+/// A Secret.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub struct SecretName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// What a volume is, as Kubernetes names it.

@@ -16,6 +16,7 @@
 //! | [`snapshots`], [`copying`] | what is kept of volumes that were filled; making others from it |
 //! | [`record`], [`turns`], [`lock`] | what a node remembers; one order a volume; one agent a node |
 //! | [`lease`], [`capacity`] | that the agent lives and may write; what its drivers have room for |
+//! | [`sealing`] | the key for what is sealed for this agent alone |
 //! | [`node`], [`metrics`] | what all orders share; what is counted |
 
 use std::sync::Arc;
@@ -47,6 +48,7 @@ pub mod progress;
 pub mod record;
 pub mod registry;
 pub mod report;
+mod sealing;
 pub mod snapshots;
 pub mod source;
 pub mod teardown;
@@ -121,6 +123,7 @@ pub async fn run(
     );
     node.resumption = arguments.resumption();
     node.pod = arguments.pod();
+    node.key = sealing::key(&arguments.work_dir())?;
     node.files = arguments.file_root.clone().map(FileRoot::from);
     let node = Arc::new(node);
 
@@ -135,6 +138,7 @@ pub async fn run(
         identity: arguments.identity(),
         drivers,
         snapshots: node.snapshots.told(),
+        sealing_key: node.key.public(),
         fenced,
     };
     let kept = tokio::spawn(keeper.keep(over.clone()));

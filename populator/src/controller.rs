@@ -17,6 +17,7 @@
 //! | [`order`], [`content`], [`publish`] | building orders, with what their volumes will hold, and PersistentVolumes |
 //! | [`report`], [`milestone`], [`status`], [`cached`], [`conditions`], [`events`] | what people see |
 //! | [`memory`], [`metrics`], [`context`], [`api`] | what all of them share |
+//! | [`prime`], [`node_secrets`], [`leftover`] | the prime way: what is made and read for it; what drivers want on the node; what nobody wants any more |
 //! | [`registration`] | the VolumePopulator object |
 
 pub mod agents;
@@ -33,9 +34,11 @@ pub mod ending;
 pub mod events;
 pub mod grants;
 pub mod leadership;
+pub mod leftover;
 pub mod memory;
 pub mod metrics;
 pub mod milestone;
+pub mod node_secrets;
 pub mod order;
 pub mod prime;
 pub mod publish;
@@ -204,6 +207,7 @@ async fn take_work(
                     status::look_at_backup(&context, namespace, name).await;
                 }
                 Key::Cached { namespace, name } => cached::tell(&context, namespace, name).await,
+                Key::Leftover { volume } => leftover::reclaim(&context, volume).await,
                 Key::Store { namespace, name } => {
                     status::look_at_store(&context, namespace, name).await;
                 }

@@ -1,8 +1,8 @@
 //! How an agent says that it lives and what it serves: the contract of agent and controller.
 //!
 //! Each agent holds the Lease `agent-<node>` in the populator's namespace. It is alive while the
-//! Lease is renewed; what it serves stands in the Lease's annotation [`DRIVERS`], and what it keeps in
-//! [`SNAPSHOTS`].
+//! Lease is renewed; what it serves stands in the Lease's annotation [`DRIVERS`], what it keeps in
+//! [`SNAPSHOTS`], and with what to seal what is for it alone in [`SEALING_KEY`].
 
 use std::collections::BTreeMap;
 
@@ -14,6 +14,9 @@ pub const DRIVERS: &str = "backup.example.com/drivers";
 
 /// The annotation with [`Snapshots`] as JSON.
 pub const SNAPSHOTS: &str = "backup.example.com/snapshots";
+
+/// The annotation with the public half of the agent's key, see [`crate::seal`].
+pub const SEALING_KEY: &str = "backup.example.com/sealing-key";
 
 /// The label that every agent's Lease carries, with [`AGENT`] as its value.
 pub const COMPONENT: &str = "backup.example.com/component";

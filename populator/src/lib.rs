@@ -9,6 +9,7 @@
 //! | [`choices`] | from what people choose in a VolumeBackup to what the engine does |
 //! | [`store`] | object stores: which one serves a URL, what lies there, signed URLs |
 //! | [`lease`] | how agents say that they live and what they serve: the contract of both |
+//! | [`seal`] | what the controller hands to one agent alone |
 //! | [`telemetry`] | logs, metrics and health, the same for both |
 //! | [`units`] | bytes, rates and times as people read them; Kubernetes quantities |
 //! | [`failpoint`] | named places where a test may have the process abort |
@@ -23,6 +24,7 @@ pub mod command;
 pub mod controller;
 pub mod failpoint;
 pub mod lease;
+pub mod seal;
 pub mod store;
 pub mod telemetry;
 pub mod units;

@@ -5,6 +5,7 @@
 
 mod agent_fakes;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,12 +13,13 @@ use std::time::{Duration, Instant};
 use agent_fakes::bench::{Bench, ETAG, MIB};
 use agent_fakes::driver::{self, Driver, Fault};
 use agent_fakes::store::{Answer, Asked};
-use crds::restore_order::{Cure, Prime, Provisioned, State};
+use crds::restore_order::{Cure, NodeSecrets, Prime, Provisioned, State};
 use csi::v1::volume_capability::access_mode::Mode;
 use populator::agent::node::Resumption;
 use populator::agent::record::{Made, Record};
 use populator::agent::registry::Drivers;
 use populator::agent::teardown;
+use populator::seal::{self, Contents, Key};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -312,8 +314,8 @@ async fn an_attempt_goes_on_from_the_checkpoint_of_the_last_one() {
     assert!((once..once + (9 << 20)).contains(&written), "{written}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_given_volume_is_emptied_and_neither_made_nor_deleted() {
+/// A volume that others have made for the order, and an earlier attempt has written to.
+async fn given() -> Bench {
     let mut bench = interrupted().await;
     let made = bench.status.borrow().volume.clone().unwrap();
     bench.order.spec.prime = Some(Prime::default());
@@ -323,6 +325,44 @@ async fn a_given_volume_is_emptied_and_neither_made_nor_deleted() {
     });
     bench.record = Some(Record::recovered(&bench.order, Some(&made)));
     bench.node.records.remove_state("order-uid").unwrap();
+    bench
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_that_were_sealed_for_this_agent_reach_the_driver() {
+    let mut bench = given().await;
+    let text = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+    let contents = Contents {
+        stage: text("userKey", "s"),
+        publish: text("token", "p"),
+    };
+    let seal_for = |bench: &mut Bench, key: &Key| {
+        let sealed = seal::seal(&key.public(), &contents).unwrap();
+        bench.order.spec.provisioned.as_mut().unwrap().secrets = Some(NodeSecrets {
+            sealed,
+            ..NodeSecrets::default()
+        });
+    };
+    seal_for(&mut bench, &Key::generate());
+    let before = bench.driver.calls().len();
+    let failed = bench.failure().await;
+    assert_eq!(failed, ("SecretsUnreadable".to_owned(), Cure::Time));
+    let calls = bench.driver.calls().split_off(before);
+    assert!(!calls.contains(&"NodeStageVolume"), "{calls:?}");
+
+    let key = bench.node.key.clone();
+    seal_for(&mut bench, &key);
+    bench.fill().await.unwrap();
+    let [.., stage, publish] = &bench.driver.secrets()[..] else {
+        panic!("it was not called");
+    };
+    assert_eq!((&stage["userKey"][..], stage.len()), ("s", 1));
+    assert_eq!((&publish["token"][..], publish.len()), ("p", 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_given_volume_is_emptied_and_neither_made_nor_deleted() {
+    let mut bench = given().await;
     let volume = bench.driver.volume("handle-1");
     std::fs::write(volume.join("left"), "by an earlier attempt").unwrap();
     let before = bench.driver.calls().len();

@@ -24,6 +24,7 @@ use super::teardown;
 use super::volume::{self, Abilities};
 use crate::choices;
 use crate::failpoint;
+use crate::seal::Contents;
 
 /// One order being carried out.
 #[derive(Debug)]
@@ -175,6 +176,10 @@ impl Attempt<'_> {
         let spec = &volume::wanted(&self.order.spec);
         let given = self.order.spec.provisioned.as_ref();
         let plugin = self.node.plugin(&spec.driver);
+        let secrets = match given.and_then(|given| given.secrets.as_ref()) {
+            Some(secrets) => self.node.key.open(&secrets.sealed)?,
+            None => Contents::default(),
+        };
         self.clear(kept, None).await?;
 
         let abilities = plugin.abilities().await?;
@@ -218,6 +223,7 @@ impl Attempt<'_> {
                 Some(prime) if prime.pod_info_on_mount => volume::pod_info(&self.node.pod),
                 Some(_) | None => BTreeMap::new(),
             },
+            secrets: &secrets,
         };
         let target = self.publish(&plugin, used, record).await?;
         let mounted = Mounted {

@@ -10,6 +10,7 @@ use super::plugin::{CallError, Rpc};
 use super::record::RecordError;
 use super::volume::Unfit;
 use crate::choices::ChoiceError;
+use crate::seal::SealError;
 
 /// Why a volume was not made, filled, unmounted or deleted.
 #[derive(Debug, thiserror::Error, strum::EnumDiscriminants)]
@@ -54,6 +55,9 @@ pub enum AttemptError {
     /// The agent was given no directory.
     #[error("the archive is a file, and the populator's agent on this node reads none")]
     NoFiles,
+    /// What the driver wants on the node cannot be had.
+    #[error("the Secrets for the driver cannot be opened: {0}")]
+    Sealed(#[from] SealError),
     /// The archive, the store or the volume failed.
     #[error(transparent)]
     Restore(#[from] RestoreError),
@@ -121,6 +125,7 @@ impl AttemptError {
             | Self::Order(_)
             | Self::Choice(_)
             | Self::NoFiles
+            | Self::Sealed(_)
             | Self::Restore(_) => Worth::Same,
         }
     }
@@ -194,6 +199,11 @@ impl AttemptError {
                 "FilesDisabled",
                 Cure::Person,
                 "have the administrator give it --file-root too, as to the controller",
+            ),
+            Self::Sealed(_) => (
+                "SecretsUnreadable",
+                Cure::Time,
+                "they are sealed anew for the next attempt",
             ),
             Self::Restore(error) => (error.reason(), restore(error), for_a_claim(error)),
             Self::Died(_) => (

@@ -44,6 +44,8 @@ pub struct Keeper {
     pub drivers: watch::Receiver<Drivers>,
     /// What is kept for others, as it changes.
     pub snapshots: watch::Receiver<Snapshots>,
+    /// With what to seal what is for it alone.
+    pub sealing_key: String,
     /// Where it is told whether writing is forbidden; true at the beginning.
     pub fenced: watch::Sender<bool>,
 }
@@ -98,7 +100,8 @@ impl Keeper {
     ) -> Result<Lease, kube::Error> {
         let name = contract::name(&self.node);
         let times = (acquired, Timestamp::now());
-        let object = lease(&name, &self.identity, times, drivers, snapshots);
+        let notes = notes(drivers, snapshots, &self.sealing_key);
+        let object = lease(&name, &self.identity, times, &notes);
         let parameters = PatchParams::apply("populator-agent").force();
         self.leases
             .patch(&name, &parameters, &Patch::Apply(object))
@@ -133,12 +136,20 @@ async fn other_drivers(drivers: &mut watch::Receiver<Drivers>, known: &Drivers) 
     }
 }
 
+/// What its annotations say.
+fn notes(drivers: &Drivers, snapshots: &Snapshots, sealing_key: &str) -> Value {
+    json!({
+        contract::DRIVERS: json!(drivers).to_string(),
+        contract::SNAPSHOTS: json!(snapshots).to_string(),
+        contract::SEALING_KEY: sealing_key,
+    })
+}
+
 fn lease(
     name: &str,
     identity: &str,
     (acquired, now): (Timestamp, Timestamp),
-    drivers: &Drivers,
-    snapshots: &Snapshots,
+    notes: &Value,
 ) -> Value {
     json!({
         "apiVersion": "coordination.k8s.io/v1",
@@ -146,10 +157,7 @@ fn lease(
         "metadata": {
             "name": name,
             "labels": {contract::COMPONENT: contract::AGENT},
-            "annotations": {
-                contract::DRIVERS: json!(drivers).to_string(),
-                contract::SNAPSHOTS: json!(snapshots).to_string(),
-            },
+            "annotations": notes,
         },
         "spec": {
             "holderIdentity": identity,
@@ -174,7 +182,8 @@ mod tests {
         };
         let drivers = Drivers::from([("d.example.com".to_owned(), room)]);
         let now = Timestamp::from_second(1_767_225_600).unwrap();
-        let made = lease("agent-n", "pod", (now, now), &drivers, &Snapshots::new());
+        let notes = notes(&drivers, &Snapshots::new(), "age1");
+        let made = lease("agent-n", "pod", (now, now), &notes);
         let read: Lease = serde_json::from_value(made).unwrap();
         let (spec, metadata) = (read.spec.unwrap(), read.metadata);
         assert_eq!(spec.renew_time.unwrap().0, now);
@@ -183,10 +192,12 @@ mod tests {
             Some(contract::DURATION_SECONDS)
         );
         assert_eq!(spec.holder_identity.as_deref(), Some("pod"));
+        let notes = metadata.annotations.unwrap();
         assert_eq!(
-            metadata.annotations.unwrap()[contract::DRIVERS],
+            notes[contract::DRIVERS],
             r#"{"d.example.com":{"availableBytes":7}}"#
         );
+        assert_eq!(notes[contract::SEALING_KEY], "age1");
         assert_eq!(
             metadata.labels.unwrap()[contract::COMPONENT],
             contract::AGENT

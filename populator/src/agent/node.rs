@@ -14,6 +14,7 @@ use super::registry::Drivers;
 use super::snapshots::Snapshots;
 use super::source::Clients;
 use super::volume::Pod;
+use crate::seal::Key;
 use crate::store::FileRoot;
 
 /// Of what archives a restore notes how far it is, and how often: an attempt after one that came to no
@@ -64,6 +65,8 @@ pub struct Node {
     pub room_changed: Notify,
     /// The pod that this is.
     pub pod: Pod,
+    /// By which it opens what was sealed for it.
+    pub key: Key,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -90,6 +93,7 @@ impl Node {
             places: Places::new(concurrency),
             room_changed: Notify::new(),
             pod: Pod::default(),
+            key: Key::generate(),
             metrics,
         }
     }

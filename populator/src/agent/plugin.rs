@@ -27,6 +27,7 @@ use tonic::{Code, Response, Status};
 use super::metrics::{self, Metrics};
 use super::registry::Drivers;
 use super::volume::Abilities;
+use crate::seal::Contents;
 
 /// How a volume is mounted.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +42,8 @@ pub struct Use<'a> {
     pub publish_context: &'a BTreeMap<String, String>,
     /// What the driver is told of the pod that it is for, if it wants to be.
     pub pod_info: &'a BTreeMap<String, String>,
+    /// The Secrets that it wants.
+    pub secrets: &'a Contents,
 }
 
 mod call;
@@ -307,8 +310,8 @@ impl Plugin {
             publish_context: used.publish_context.clone(),
             staging_target_path: path.to_owned(),
             volume_capability: Some(super::volume::filling(used.volume, used.abilities)),
+            secrets: used.secrets.stage.clone(),
             volume_context: used.made.context.clone(),
-            ..NodeStageVolumeRequest::default()
         };
         self.call(Rpc::NodeStageVolume, request, async |channel, request| {
             NodeClient::new(channel).node_stage_volume(request).await
@@ -331,8 +334,9 @@ impl Plugin {
             },
             target_path: target.to_owned(),
             volume_capability: Some(super::volume::filling(used.volume, used.abilities)),
+            secrets: used.secrets.publish.clone(),
             volume_context,
-            ..NodePublishVolumeRequest::default()
+            readonly: false,
         };
         self.call(Rpc::NodePublishVolume, request, async |channel, request| {
             NodeClient::new(channel).node_publish_volume(request).await

@@ -11,7 +11,8 @@
 //! and what tells a new process which volumes an old one may have left mounted.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crds::restore_order::{MadeVolume, OrderVolume, RestoreOrder};
@@ -285,13 +286,23 @@ impl Records {
     }
 }
 
-/// Writes a file; it is durable when this returns, and never there in part.
+/// Writes a value into a file, as JSON; see [`write_text`].
 pub(super) fn write(folder: &Path, name: &str, value: &impl Serialize) -> Result<(), RecordError> {
-    let (path, next) = (folder.join(name), next(folder, name));
-    let json = serde_json::to_vec_pretty(value)
+    let json = serde_json::to_string_pretty(value)
         .map_err(io::Error::from)
-        .context("writing", &path)?;
-    fs::write(&next, json).context("writing", &next)?;
+        .context("writing", &folder.join(name))?;
+    write_text(folder, name, &json)
+}
+
+/// Writes a file, for root alone; it is durable when this returns, and never there in part.
+pub(super) fn write_text(folder: &Path, name: &str, text: &str) -> Result<(), RecordError> {
+    let (path, next) = (folder.join(name), next(folder, name));
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options
+        .open(&next)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .context("writing", &next)?;
     sync(&next)?;
     fs::rename(&next, &path).context("renaming", &next)?;
     sync(folder)

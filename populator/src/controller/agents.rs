@@ -55,6 +55,12 @@ impl Agents {
         room.is_some_and(|room| room.makes_volumes)
     }
 
+    /// With what to seal what is for the agent of `node` alone.
+    pub fn sealing_key(&self, node: &str) -> Option<&str> {
+        let notes = self.0.get(node)?.lease.annotations();
+        notes.get(lease::SEALING_KEY).map(String::as_str)
+    }
+
     /// Whether any agent alive serves `driver`.
     pub fn any_serves(&self, driver: &str) -> bool {
         self.0.keys().any(|node| self.serves(node, driver))

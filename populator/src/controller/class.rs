@@ -36,12 +36,6 @@ pub struct Class {
     pub secrets: BTreeMap<String, String>,
 }
 
-/// Parameters that name Secrets for a node, where agents have none.
-const NODE_SECRETS: [&str; 2] = [
-    "csi.storage.k8s.io/node-stage-secret-name",
-    "csi.storage.k8s.io/node-publish-secret-name",
-];
-
 /// What begins the name of a Secret that follows from the PVC's own.
 const OF_THE_CLAIM: &str = "${pvc.";
 
@@ -101,7 +95,7 @@ impl Class {
         let class = || self.name.clone();
         for (parameter, value) in &self.secrets {
             let parameter = || parameter.clone();
-            if is_direct || NODE_SECRETS.contains(&parameter().as_str()) {
+            if is_direct {
                 let (class, parameter) = (class(), parameter());
                 return Some(Refusal::ClassSecrets { class, parameter });
             }
@@ -155,11 +149,11 @@ mod tests {
         );
         let node = class(&json!({"csi.storage.k8s.io/node-stage-secret-name": "s"}));
         let controller = class(&json!({"csi.storage.k8s.io/provisioner-secret-name": "s"}));
-        for (class, is_direct) in [(&node, true), (&node, false), (&controller, true)] {
-            let refused = class.refusal(is_direct);
+        for class in [node, controller] {
+            let refused = class.refusal(true);
             assert!(matches!(refused, Some(Refusal::ClassSecrets { .. })));
+            assert_eq!(class.refusal(false), None);
         }
-        assert_eq!(controller.refusal(false), None);
         let template = json!({"csi.storage.k8s.io/provisioner-secret-name": "${pvc.name}"});
         let refused = class(&template).refusal(false);
         assert!(matches!(refused, Some(Refusal::ClassTemplates { .. })));

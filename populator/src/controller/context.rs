@@ -42,6 +42,11 @@ pub enum Key {
         /// Its name.
         name: String,
     },
+    /// A PersistentVolume that is perhaps nobody's.
+    Leftover {
+        /// Its name.
+        volume: String,
+    },
     /// What is seen of a BackupStore.
     Store {
         /// Its namespace.

@@ -6,11 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use crds::restore_order::{MadeVolume, OrderVolume, Prime, Provisioned, RestoreOrder, VolumeMode};
+use crds::restore_order::{
+    MadeVolume, NodeSecrets, OrderVolume, Prime, Provisioned, RestoreOrder, SecretName, VolumeMode,
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
-    Event, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec,
-    VolumeResourceRequirements,
+    CSIPersistentVolumeSource, Event, PersistentVolume, PersistentVolumeClaim,
+    PersistentVolumeClaimSpec, SecretReference, VolumeResourceRequirements,
 };
 use k8s_openapi::api::storage::v1::{
     CSIDriver, VolumeAttachment, VolumeAttachmentSource, VolumeAttachmentSpec,
@@ -163,17 +165,16 @@ pub enum Unfit {
     /// No volume of CSI, or of another driver.
     #[error("it is not a volume of the CSI driver of its StorageClass; use another StorageClass")]
     OtherDriver,
-    /// It is mounted with Secrets.
-    #[error(
-        "its driver wants Secrets on the node, where the populator keeps none; use a StorageClass \
-         without csi.storage.k8s.io/node-stage-secret-name and node-publish-secret-name"
-    )]
-    Secrets,
 }
 
 /// The name of the prime PVC for the PVC of this UID.
 pub fn name(uid: &str) -> String {
     format!("prime-{uid}")
+}
+
+/// Whether a prime PVC may be called so.
+pub fn is_name(name: &str) -> bool {
+    name.starts_with(&self::name(""))
 }
 
 /// Whom something made for a restore concerns.
@@ -343,21 +344,16 @@ pub fn provisioned(
         return Err(Unfit::OtherDriver);
     };
     let is_for_prime = spec.claim_ref.and_then(|it| it.uid).as_deref() == Some(&*prime.uid);
-    let notes = volume.annotations();
-    let is_provisioned = notes.get(PROVISIONED_BY) == Some(&order.driver);
-    // A provisioner says beforehand whom a volume is for.
-    let was_found = notes.contains_key(BOUND_BY_CONTROLLER) || is_older(volume, prime);
-    if !is_for_prime || !is_provisioned || was_found {
+    let is_its_own = volume.annotations().get(PROVISIONED_BY) == Some(&order.driver);
+    if !is_for_prime || !is_its_own || !was_made(volume) || is_older(volume, prime) {
         return Err(Unfit::Found);
-    }
-    if csi.node_stage_secret_ref.is_some() || csi.node_publish_secret_ref.is_some() {
-        return Err(Unfit::Secrets);
     }
     let capacity = spec.capacity.as_ref().and_then(|it| it.get("storage"));
     let capacity = capacity.and_then(|quantity| units::quantity(&quantity.0));
     Ok(Provisioned {
         persistent_volume_name: volume.name_any(),
         claim_uid: prime.uid.clone(),
+        secrets: node_secrets(&csi),
         volume: MadeVolume {
             handle: csi.volume_handle,
             capacity_bytes: i64::try_from(capacity.unwrap_or(0)).unwrap_or(i64::MAX),
@@ -371,6 +367,30 @@ pub fn provisioned(
         attachment_uid: None,
         publish_context: BTreeMap::new(),
     })
+}
+
+/// The Secrets that a volume is staged and published with, not yet sealed for anybody.
+fn node_secrets(csi: &CSIPersistentVolumeSource) -> Option<NodeSecrets> {
+    let named = |reference: &Option<SecretReference>| {
+        let reference = reference.clone()?;
+        Some(SecretName {
+            namespace: reference.namespace.unwrap_or_default(),
+            name: reference.name.unwrap_or_default(),
+        })
+    };
+    let secrets = NodeSecrets {
+        stage: named(&csi.node_stage_secret_ref),
+        publish: named(&csi.node_publish_secret_ref),
+        sealed: String::new(),
+    };
+    (secrets != NodeSecrets::default()).then_some(secrets)
+}
+
+/// Whether a PersistentVolume was made for its PVC: a provisioner says beforehand whom a volume is for, and
+/// kube-controller-manager writes down that it has found one.
+pub fn was_made(volume: &PersistentVolume) -> bool {
+    let notes = volume.annotations();
+    notes.contains_key(PROVISIONED_BY) && !notes.contains_key(BOUND_BY_CONTROLLER)
 }
 
 /// Whether a volume was there before the prime PVC, whatever the difference of the clocks of API servers.

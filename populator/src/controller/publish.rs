@@ -47,6 +47,17 @@ pub fn rebinding(order: &RestoreOrder, volume: &PersistentVolume) -> serde_json:
     })
 }
 
+/// The change of what becomes of a PersistentVolume, as it was seen, when its PVC goes (RFC 7396).
+pub fn reclaiming(volume: &PersistentVolume, policy: &str) -> serde_json::Value {
+    serde_json::json!({
+        "metadata": {
+            "uid": volume.metadata.uid,
+            "resourceVersion": volume.metadata.resource_version,
+        },
+        "spec": { "persistentVolumeReclaimPolicy": policy },
+    })
+}
+
 /// Whether a PersistentVolume is the one that was filled, and nobody's but the prime PVC's, or the user's
 /// already.
 pub fn can_be_handed_over(

@@ -238,6 +238,48 @@ pub enum Refusal {
         /// What the API server said.
         why: String,
     },
+    /// A Secret for the driver is missing.
+    #[error(
+        "the Secret {secret}, which the CSI driver {driver} wants on the node, does not exist; have the administrator create it, or name another one in the StorageClass"
+    )]
+    NodeSecretNotFound {
+        /// `NAMESPACE/NAME`.
+        secret: String,
+        /// The driver.
+        driver: String,
+    },
+    /// The API server does not hand a Secret for the driver out.
+    #[error(
+        "the populator may not read the Secret {secret}, which the CSI driver {driver} wants on the node ({why}); have the administrator give its ServiceAccount get on Secrets"
+    )]
+    NodeSecretUnreadable {
+        /// `NAMESPACE/NAME`.
+        secret: String,
+        /// The driver.
+        driver: String,
+        /// What the API server said.
+        why: String,
+    },
+    /// What is in a Secret for the driver is none that CSI can carry.
+    #[error(
+        "the value {key} of the Secret {secret}, which the CSI driver {driver} wants on the node, is not text in UTF-8, as CSI wants it; have the administrator correct it"
+    )]
+    NodeSecretNotText {
+        /// `NAMESPACE/NAME`.
+        secret: String,
+        /// The driver.
+        driver: String,
+        /// The key in it.
+        key: String,
+    },
+    /// Nothing can be sealed for the node's agent.
+    #[error(
+        "the populator's agent on the node {node} has told no key with which Secrets could be sealed for it, as the driver needs; update the agents to the controller's version"
+    )]
+    AgentKeyless {
+        /// The node.
+        node: String,
+    },
     /// The object cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -361,12 +403,14 @@ impl Refusal {
             Self::BackupInvalid { .. } | Self::AboutFiles { .. } => "VolumeBackupInvalid",
             Self::StoreNotMatched { .. } | Self::StoreNotFound { .. } => "BackupStoreNotFound",
             Self::StoreElsewhere { .. } => "BackupStoreMismatch",
-            Self::SecretNotFound { .. } => "SecretNotFound",
+            Self::SecretNotFound { .. } | Self::NodeSecretNotFound { .. } => "SecretNotFound",
             Self::SecretIncomplete { .. } => "SecretIncomplete",
+            Self::NodeSecretNotText { .. } => "SecretInvalid",
+            Self::AgentKeyless { .. } => "AgentOutdated",
             Self::AmbientDenied { .. } | Self::AmbientElsewhere { .. } => {
                 "AmbientCredentialsDenied"
             }
-            Self::SecretUnreadable { .. } => "SecretUnreadable",
+            Self::SecretUnreadable { .. } | Self::NodeSecretUnreadable { .. } => "SecretUnreadable",
             Self::Store(error) => error.reason(),
             Self::TooNew { .. } => "NewerThanRestorePoint",
             Self::DeletedThen { .. } => "DeletedAtRestorePoint",
@@ -409,6 +453,10 @@ impl Refusal {
             | Self::SecretNotFound { .. }
             | Self::SecretIncomplete { .. }
             | Self::SecretUnreadable { .. }
+            | Self::NodeSecretNotFound { .. }
+            | Self::NodeSecretUnreadable { .. }
+            | Self::NodeSecretNotText { .. }
+            | Self::AgentKeyless { .. }
             | Self::Store(_)
             | Self::TooNew { .. }
             | Self::DeletedThen { .. }

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 
 use super::context::Key;
 use super::grants::ReferenceGrant;
+use super::leftover;
 use super::memory::Memory;
 use super::prime::{self, Attachment, PrimeClaim, Sight};
 use super::queue::Queue;
@@ -91,6 +92,8 @@ pub fn start(
         writers.attachments,
         routes.clone(),
     ));
+    let queue = Arc::clone(queue);
+    tasks.spawn(leftover::watch(client.clone(), namespace.to_owned(), queue));
     if watched.grants {
         let grants = Api::all(client.clone());
         tasks.spawn(watch(grants, all(), writers.grants, routes));

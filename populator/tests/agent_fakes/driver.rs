@@ -50,6 +50,7 @@ struct Inner {
     calls: Vec<&'static str>,
     requests: Vec<CreateVolumeRequest>,
     uses: Vec<VolumeCapability>,
+    secrets: Vec<BTreeMap<String, String>>,
     errors: HashMap<&'static str, VecDeque<Status>>,
     volumes: BTreeMap<String, String>,
     snapshots: BTreeMap<String, String>,
@@ -148,6 +149,11 @@ impl Driver {
         self.inner.lock().unwrap().requests.clone()
     }
 
+    /// The Secrets with which volumes were staged and published.
+    pub fn secrets(&self) -> Vec<BTreeMap<String, String>> {
+        self.inner.lock().unwrap().secrets.clone()
+    }
+
     /// How volumes were staged and published.
     pub fn uses(&self) -> Vec<VolumeCapability> {
         self.inner.lock().unwrap().uses.clone()
@@ -224,8 +230,10 @@ impl Service {
         }
     }
 
-    fn used(&self, capability: Option<VolumeCapability>) {
-        self.inner.lock().unwrap().uses.extend(capability);
+    fn used(&self, capability: Option<VolumeCapability>, secrets: BTreeMap<String, String>) {
+        let mut inner = self.inner.lock().unwrap();
+        inner.uses.extend(capability);
+        inner.secrets.push(secrets);
     }
 
     fn fault(&self) -> Fault {
@@ -476,7 +484,7 @@ impl Node for Service {
         self.called("NodeStageVolume")?;
         let request = request.into_inner();
         assert_eq!(request.volume_context["key"], "value");
-        self.used(request.volume_capability);
+        self.used(request.volume_capability, request.secrets);
         mount_bind(
             self.volumes.join(request.volume_id),
             &request.staging_target_path,
@@ -491,7 +499,7 @@ impl Node for Service {
     ) -> Result<Response<NodePublishVolumeResponse>, Status> {
         self.called("NodePublishVolume")?;
         let request = request.into_inner();
-        self.used(request.volume_capability);
+        self.used(request.volume_capability, request.secrets);
         std::fs::create_dir(&request.target_path).map_err(io)?;
         if self.fault() != Fault::Lies {
             mount_bind(&request.staging_target_path, &request.target_path).map_err(io)?;

@@ -19,7 +19,6 @@ pub fn endings() -> Vec<Row> {
         },
         unfillable(prime::Unfit::Found),
         unfillable(prime::Unfit::OtherDriver),
-        unfillable(prime::Unfit::Secrets),
         Ending::VolumeTooSmall {
             driver: text("DRIVER"),
             made: 1 << 20,

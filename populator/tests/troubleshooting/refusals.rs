@@ -52,6 +52,21 @@ fn refused_claims() -> Vec<Refusal> {
             parameter: text("PARAMETER"),
         },
         Refusal::ClassTopologies { class: class() },
+        Refusal::NodeSecretNotFound {
+            secret: text("NAMESPACE/SECRET"),
+            driver: text("DRIVER"),
+        },
+        Refusal::NodeSecretUnreadable {
+            secret: text("NAMESPACE/SECRET"),
+            driver: text("DRIVER"),
+            why: text("WHY"),
+        },
+        Refusal::NodeSecretNotText {
+            secret: text("NAMESPACE/SECRET"),
+            driver: text("DRIVER"),
+            key: text("KEY"),
+        },
+        Refusal::AgentKeyless { node: text("NODE") },
     ]
 }
 

@@ -14,6 +14,7 @@ use populator::agent::registry::DriverError;
 use populator::agent::volume::Unfit;
 use populator::choices::ChoiceError;
 use populator::controller::report;
+use populator::seal::SealError;
 use rustix::io::Errno;
 use tonic::Code;
 
@@ -181,6 +182,7 @@ pub async fn attempts() -> Vec<Row> {
     );
     all.push(AttemptError::Order("WHAT IS WRONG WITH IT"));
     all.push(AttemptError::NoFiles);
+    all.push(AttemptError::Sealed(SealError::Closed));
     all.push(
         ChoiceError::Value {
             field: "FIELD",

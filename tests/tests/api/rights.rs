@@ -38,7 +38,7 @@ const WRITE: &str = "create update patch delete deletecollection";
 const CONTROLLER_MAY: &[Right] = &[
     (READ, "persistentvolumeclaims", ANYWHERE),
     ("patch", "persistentvolumeclaims", ANYWHERE),
-    ("get create patch", "persistentvolumes", ANYWHERE),
+    ("get list watch create patch", "persistentvolumes", ANYWHERE),
     (
         "get list watch create delete",
         "volumeattachments.storage.k8s.io",

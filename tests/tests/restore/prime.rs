@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use crds::VolumeRestore;
 use k8s_openapi::api::{
-    core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
+    core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Secret},
     storage::v1::{StorageClass, VolumeAttachment},
 };
 use kube::{
@@ -17,6 +18,7 @@ use serde_json::json;
 use tests::{
     host_path::HostPath,
     original::{Original, SLOW},
+    product::NAMESPACE,
     s3::fault::{Fault, FaultProxy},
     shared::{SharedSuite, World},
     tenant::{Claim, Tenant, Use, Wish},
@@ -66,6 +68,8 @@ pub fn add(suite: &mut SharedSuite) {
     }
     suite.test("what_a_provisioner_says_is_told", complaint);
     suite.test("a_provisioner_without_room_is_told", no_room);
+    suite.test("a_driver_gets_its_secrets_on_the_node", secrets);
+    suite.test("what_is_made_for_nobody_is_not_retained", leftover);
 }
 
 fn add_for(suite: &mut SharedSuite, driver: Driver) {
@@ -277,6 +281,75 @@ async fn no_room(world: &World) -> Result<()> {
     tenant.was_told(&claim, "NodeFull", WAIT).await?;
     tenant.delete_claim("data").await?;
     tenant.forgotten(&claim, WAIT).await
+}
+
+/// Sealed, in an order that others may read.
+async fn secrets(world: &World) -> Result<()> {
+    let (tenant, original, faults) = original(world, "prime-secrets").await?;
+    let claim = tenant.claim("data", &wish("other-with-secrets")).await?;
+    let words = tenant.warned(&claim, "SecretNotFound", WAIT).await?;
+    ensure!(
+        words.contains("volume-populator/other-driver-keys"),
+        "{words}"
+    );
+    faults.set(SLOW).await?;
+    let keys: Secret = serde_json::from_value(json!({
+        "metadata": {"name": "other-driver-keys"}, "stringData": {"userKey": "hidden"},
+    }))?;
+    let secrets = Api::namespaced(world.cluster.client(), NAMESPACE);
+    secrets.create(&PostParams::default(), &keys).await?;
+    let order = tenant.restoring("data", WAIT).await?;
+    let given = order.spec.provisioned.context("a volume")?.secrets;
+    let given = given.context("the driver wants Secrets")?;
+    ensure!(
+        given.stage == given.publish && given.stage.is_some(),
+        "{given:?}"
+    );
+    let sealed = BASE64.decode(&given.sealed)?;
+    ensure!(sealed.starts_with(b"age-encryption.org/v1\n"), "{given:?}");
+    faults.set(Fault::None).await?;
+    tenant.completed("data", WAIT).await?;
+    tenant.pod("reader", "data", "sleep 1000000").await?;
+    comes_back(&tenant, &original).await?;
+    leaves_nothing(world, &tenant, &claim).await
+}
+
+/// As a provisioner that was in the middle of it when its PVC went; and where somebody deletes that.
+async fn leftover(world: &World) -> Result<()> {
+    let (tenant, original, faults) = original(world, "prime-leftover").await?;
+    faults.set(SLOW).await?;
+    let claim = tenant.claim("data", &wish("other-retained")).await?;
+    let order = tenant.restoring("data", WAIT).await?;
+    let first = order.spec.provisioned.context("a volume")?;
+    let primes: Api<PersistentVolumeClaim> = Api::namespaced(world.cluster.client(), NAMESPACE);
+    let prime = format!("prime-{}", claim.uid);
+    primes.delete(&prime, &DeleteParams::default()).await?;
+    gone(world, &first.persistent_volume_name).await?;
+    faults.set(Fault::None).await?;
+    tenant.completed("data", WAIT).await?;
+    tenant.pod("reader", "data", "sleep 1000000").await?;
+    comes_back(&tenant, &original).await?;
+    tenant.delete_pod("reader").await?;
+
+    let late: PersistentVolume = serde_json::from_value(json!({
+        "metadata": {
+            "name": "pvc-too-late",
+            "annotations": {"pv.kubernetes.io/provisioned-by": "other.csi.example.com"},
+            "finalizers": ["external-provisioner.volume.kubernetes.io/finalizer"],
+        },
+        "spec": {
+            "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
+            "persistentVolumeReclaimPolicy": "Retain", "storageClassName": "other-retained",
+            "claimRef": {
+                "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": NAMESPACE,
+                "name": "prime-of-one-that-is-gone", "uid": "11111111-2222-3333-4444-555555555555",
+            },
+            "csi": {"driver": "other.csi.example.com", "volumeHandle": first.volume.handle},
+        },
+    }))?;
+    let volumes: Api<PersistentVolume> = Api::all(world.cluster.client());
+    volumes.create(&PostParams::default(), &late).await?;
+    gone(world, "pvc-too-late").await
 }
 
 async fn volume_of(tenant: &Tenant<'_>, claim: &str) -> Result<String> {

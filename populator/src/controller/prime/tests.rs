@@ -58,11 +58,6 @@ fn what_was_provisioned_is_taken_over() {
         ),
         ("/spec/csi/driver", json!("e"), Unfit::OtherDriver),
         ("/spec/csi", Value::Null, Unfit::OtherDriver),
-        (
-            "/spec/csi/nodeStageSecretRef",
-            json!({"name": "s"}),
-            Unfit::Secrets,
-        ),
     ] {
         let volume = volume(|volume| {
             let (parent, key) = pointer.rsplit_once('/').unwrap();
@@ -74,6 +69,26 @@ fn what_was_provisioned_is_taken_over() {
             "{pointer}"
         );
     }
+}
+
+#[test]
+fn a_volume_names_the_secrets_for_its_driver() {
+    let read = |csi: Value| {
+        let named = |volume: &mut Value| {
+            let all = volume["spec"]["csi"].as_object_mut().unwrap();
+            all.extend(csi.as_object().unwrap().clone());
+        };
+        let wanted = order(|_| ()).spec.volume;
+        provisioned(&volume(named), &prime(), &wanted)
+            .unwrap()
+            .secrets
+    };
+    // Those of other calls are for others.
+    assert_eq!(read(json!({"nodeExpandSecretRef": {"name": "s"}})), None);
+    let read = read(json!({"nodeStageSecretRef": {"namespace": "n", "name": "s"}})).unwrap();
+    let named = read.stage.unwrap();
+    assert_eq!((&*named.namespace, &*named.name), ("n", "s"));
+    assert_eq!((read.publish, &*read.sealed), (None, ""));
 }
 
 #[test]

@@ -222,8 +222,13 @@ async fn retry(context: &Context, observed: &mut Observed) -> Result<(), Trouble
         },
         Err(trouble) => return Err(trouble),
     };
-    let spec =
+    let mut spec =
         json!({ "attempt": order.spec.attempt + 1, "access": order::access_change(&signed) });
+    let given = order.spec.provisioned.as_ref();
+    if let Some(secrets) = given.and_then(|given| given.secrets.as_ref()) {
+        let sealed = prime::sealed(context, observed, &order, secrets).await?;
+        spec["provisioned"] = json!({ "secrets": { "sealed": sealed } });
+    }
     failpoint::reached("controller.retry.before");
     let patched = patch(context, &order, spec).await?;
     failpoint::reached("controller.retry.after");

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crds::restore_order::{Provisioned, RestoreOrder};
+use crds::restore_order::{NodeSecrets, Provisioned, RestoreOrder};
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
@@ -13,8 +13,8 @@ use super::execution::{claim, patch, volume_made, wrote};
 use crate::controller::context::{ClaimKey, Context};
 use crate::controller::decision::{Observed, VolumeSight};
 use crate::controller::prime::{self, Attachment, DriverWishes, PrimeClaim, Sight};
-use crate::controller::refusal::Trouble;
-use crate::controller::{api, publish};
+use crate::controller::refusal::{Refusal, Trouble};
+use crate::controller::{api, node_secrets, publish};
 use crate::failpoint;
 
 /// Asks how the class's driver wants its volumes used.
@@ -136,16 +136,34 @@ pub(super) async fn adopt(context: &Context, observed: &mut Observed) -> Result<
         return Ok(());
     };
     let attachment = observed.prime.attachment.as_ref();
-    let given = Provisioned {
+    let mut given = Provisioned {
         attachment_uid: attachment.map(|it| it.uid.clone()),
         publish_context: attachment.map_or_else(Default::default, |it| it.publish_context.clone()),
         ..made.clone()
     };
+    if let Some(secrets) = &mut given.secrets {
+        secrets.sealed = sealed(context, observed, order, secrets).await?;
+    }
     failpoint::reached("controller.adopt.before");
     let patched = patch(context, order, json!({ "provisioned": given })).await?;
     failpoint::reached("controller.adopt.after");
     wrote(context, observed, patched);
     Ok(())
+}
+
+/// What the driver wants on the order's node, as it is now.
+pub(super) async fn sealed(
+    context: &Context,
+    observed: &Observed,
+    order: &RestoreOrder,
+    secrets: &NodeSecrets,
+) -> Result<String, Refusal> {
+    let whom = node_secrets::For {
+        agents: &observed.agents,
+        node: &order.spec.node_name,
+        driver: &order.spec.volume.driver,
+    };
+    node_secrets::sealed(context, secrets, whom).await
 }
 
 /// Takes the volume from the agent; the attempt after begins when it is given again.
@@ -278,14 +296,10 @@ fn reclaimed(
     }
     let wanted = match prime::provisioned(volume, prime, &order.spec.volume) {
         Err(prime::Unfit::Found | prime::Unfit::OtherDriver) => "Retain",
-        Ok(_) | Err(prime::Unfit::Secrets) => "Delete",
+        Ok(_) => "Delete",
     };
-    (spec.persistent_volume_reclaim_policy.as_deref() != Some(wanted)).then(|| {
-        json!({
-            "metadata": { "uid": volume.uid(), "resourceVersion": volume.resource_version() },
-            "spec": { "persistentVolumeReclaimPolicy": wanted },
-        })
-    })
+    let is_so = spec.persistent_volume_reclaim_policy.as_deref() == Some(wanted);
+    (!is_so).then(|| publish::reclaiming(volume, wanted))
 }
 
 fn only(uid: &str) -> DeleteParams {

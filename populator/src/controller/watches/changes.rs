@@ -214,14 +214,15 @@ pub fn generation<K: Resource>(object: &K) -> u64 {
     ))
 }
 
-/// Versions of an agent's Lease differ when its holder does or what it serves or keeps, not when it is
-/// merely renewed.
+/// Versions of an agent's Lease differ when its holder or key does, or what it serves or keeps, not when it
+/// is merely renewed.
 pub fn service(lease: &Lease) -> u64 {
     let holder = lease
         .spec
         .as_ref()
         .and_then(|spec| spec.holder_identity.as_deref());
-    let notes = [lease::DRIVERS, lease::SNAPSHOTS].map(|name| lease.annotations().get(name));
+    let notes = [lease::DRIVERS, lease::SNAPSHOTS, lease::SEALING_KEY]
+        .map(|name| lease.annotations().get(name));
     hash((holder, notes))
 }
 

@@ -269,7 +269,10 @@ impl Routes {
         let waits = status
             .and_then(|status| conditions::get(&status.conditions, READY).cloned())
             .is_some_and(|ready| {
-                matches!(ready.reason.as_str(), "NoAgent" | "NoRoom" | "AgentSilent")
+                matches!(
+                    ready.reason.as_str(),
+                    "NoAgent" | "NoRoom" | "AgentSilent" | "AgentOutdated"
+                )
             });
         waits || self.queue.is_running(&Key::Claim(key))
     }

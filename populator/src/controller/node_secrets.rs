@@ -1,0 +1,95 @@
+//! The Secrets that a CSI driver wants on a node, read for it and sealed for the node's agent.
+
+use std::collections::BTreeMap;
+
+use crds::restore_order::{NodeSecrets, SecretName};
+use k8s_openapi::api::core::v1::Secret;
+
+use super::agents::Agents;
+use super::api;
+use super::context::Context;
+use super::refusal::Refusal;
+use crate::seal::{self, Contents};
+
+/// For whom Secrets are sealed, and for whose sake.
+#[derive(Clone, Copy, Debug)]
+pub struct For<'a> {
+    /// The agents, of which one is meant.
+    pub agents: &'a Agents,
+    /// The node of that one.
+    pub node: &'a str,
+    /// The CSI driver.
+    pub driver: &'a str,
+}
+
+/// What the Secrets hold at this moment, sealed.
+pub async fn sealed(
+    context: &Context,
+    secrets: &NodeSecrets,
+    whom: For<'_>,
+) -> Result<String, Refusal> {
+    let outdated = || Refusal::AgentKeyless {
+        node: whom.node.to_owned(),
+    };
+    let key = whom.agents.sealing_key(whom.node).ok_or_else(outdated)?;
+    let contents = Contents {
+        stage: read(context, secrets.stage.as_ref(), whom.driver).await?,
+        publish: read(context, secrets.publish.as_ref(), whom.driver).await?,
+    };
+    seal::seal(key, &contents).map_err(|_| outdated())
+}
+
+async fn read(
+    context: &Context,
+    name: Option<&SecretName>,
+    driver: &str,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    let Some(SecretName { namespace, name }) = name else {
+        return Ok(BTreeMap::new());
+    };
+    let (secret, driver) = (format!("{namespace}/{name}"), driver.to_owned());
+    let found = match context.of::<Secret>(namespace).get_opt(name).await {
+        Ok(Some(found)) => found,
+        Ok(None) => return Err(Refusal::NodeSecretNotFound { secret, driver }),
+        Err(error) => {
+            let why = api::short(&error);
+            return Err(Refusal::NodeSecretUnreadable {
+                secret,
+                driver,
+                why,
+            });
+        }
+    };
+    texts(&found).map_err(|key| Refusal::NodeSecretNotText {
+        secret,
+        driver,
+        key,
+    })
+}
+
+/// The values of a Secret, which CSI wants as text, or the key of the first that is none.
+fn texts(secret: &Secret) -> Result<BTreeMap<String, String>, String> {
+    let values = secret.data.iter().flatten();
+    values
+        .map(|(key, value)| match String::from_utf8(value.0.clone()) {
+            Ok(text) => Ok((key.clone(), text)),
+            Err(_) => Err(key.clone()),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn values_are_handed_over_as_they_are() {
+        let read = |data| texts(&serde_json::from_value(json!({ "data": data })).unwrap());
+        // "a\n", which may be a part of it.
+        let one = read(json!({"userKey": "YQo="})).unwrap();
+        assert_eq!(one["userKey"], "a\n");
+        assert_eq!(read(json!({})).unwrap(), BTreeMap::new());
+        assert_eq!(read(json!({"raw": "/w=="})), Err("raw".to_owned()));
+    }
+}
