@@ -47,6 +47,17 @@ pub struct RestoreOptions {
     #[schemars(length(min = 1, max = 4096))]
     pub sub_path: Option<String>,
 
+    /// The archive is the image of a disk, and becomes the one file of this name in the volume, of volumeMode
+    /// Filesystem, with mode 0660: `disk.img`, where virtual machines on KubeVirt look for it. It is root's, or
+    /// whose `ownership.all` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[0-9A-Za-z][0-9A-Za-z._-]*$')")
+            .message("imageFile must be the name of a file, of letters, digits, dots, dashes and underscores, for example disk.img"),
+    )]
+    #[schemars(length(min = 1, max = 255))]
+    pub image_file: Option<String>,
+
     /// Who owns what is restored. Default: whose number the archive has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ownership: Option<Ownership>,

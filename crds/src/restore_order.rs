@@ -1,8 +1,8 @@
 //! RestoreOrder: the work order for one agent, and its answer.
 //!
 //! It lies in the populator's namespace, where users have no rights: nobody but the controller
-//! chooses which volume is made, shown to Kubernetes or deleted. It carries no credentials that it
-//! could be read from, only URLs signed for one object. The controller writes `spec`, the agent of `spec.nodeName` writes
+//! chooses which volume is made, shown to Kubernetes or deleted. No reader finds
+//! credentials in it: URLs are signed for one object, and Secrets sealed for one agent. The controller writes `spec`, the agent of `spec.nodeName` writes
 //! `status` (a ValidatingAdmissionPolicy in `deploy/` holds it to that node).
 
 use std::collections::BTreeMap;
@@ -93,6 +93,13 @@ pub struct RestoreOrderSpec {
     pub basis: Option<Basis>,
     /// How the agent may read it, for now.
     pub access: SignedAccess,
+}
+
+impl RestoreOrderSpec {
+    /// Whether the archive shall be the image of a disk.
+    pub fn is_of_a_disk(&self) -> bool {
+        self.volume.volume_mode == VolumeMode::Block || self.options.image_file.is_some()
+    }
 }
 
 impl RestoreOrder {

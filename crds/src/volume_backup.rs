@@ -55,7 +55,9 @@ use crate::restore_options::RestoreOptions;
         json_path = ".metadata.creationTimestamp"
     ),
     validation = Rule::new("!has(self.spec.requireVerified) || self.spec.requireVerified != 'Sha256' || has(self.spec.checksum)")
-        .message("requireVerified Sha256 needs checksum.sha256, which is what the data are verified by")
+        .message("requireVerified Sha256 needs checksum.sha256, which is what the data are verified by"),
+    validation = Rule::new("!has(self.spec.imageFile) || !((has(self.spec.include) && size(self.spec.include) > 0) || (has(self.spec.exclude) && size(self.spec.exclude) > 0) || has(self.spec.stripComponents) || has(self.spec.subPath) || has(self.spec.metadataPolicy) || (has(self.spec.ownership) && !has(self.spec.ownership.all)))")
+        .message("imageFile is for the image of a disk, in which no files are chosen: leave out include, exclude, stripComponents, subPath and metadataPolicy, and of ownership all but all")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeBackupSpec {

@@ -1,6 +1,6 @@
 //! The agent: makes, fills and deletes the volumes of one node, as its orders say.
 //!
-//! It holds no credentials. To a CSI driver it is what kubelet and external-provisioner are: a
+//! It holds no credentials of a store, and may read no Secret. To a CSI driver it is what kubelet and external-provisioner are: a
 //! client on the driver's socket.
 //!
 //! | module | what it holds |

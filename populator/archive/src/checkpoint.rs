@@ -82,6 +82,7 @@ fn shaping(options: &Options) -> String {
         checkpoints: _,
         sha256: _,
         required: _,
+        image_room: _,
     } = options;
     let entries = selection.as_wished();
     format!("{entries} {devices:?} {ownership:?} {privileges:?} {labels:?} {existing:?} {strict}")

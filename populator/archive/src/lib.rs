@@ -60,6 +60,6 @@ pub use ownership::{Map, Names, Ownership, OwnershipError};
 pub use pack::{PackError, PackOptions, Packed, Sink, Survey, pack, survey};
 pub use progress::{Progress, Snapshot};
 pub use reading::identify;
-pub use restore::{ImageOutcome, restore, restore_image};
+pub use restore::{ImageOutcome, image_file, restore, restore_image};
 pub use selection::{Selection, SelectionError, Wishes};
 pub use source::{Retry, Source, SourceError, SourceErrorKind};

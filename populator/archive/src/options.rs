@@ -43,6 +43,9 @@ pub struct Options {
     pub sha256: Option<[u8; 32]>,
     /// How far the data have to be verified; what is less fails the restore.
     pub required: Verified,
+    /// The most bytes that the image of a disk may have in a file, however many of them are holes: whoever uses
+    /// it as a disk will fill them. Without it, that is for the file system to say when it is full.
+    pub image_room: Option<u64>,
 }
 
 /// What to do about character and block devices.
@@ -105,6 +108,7 @@ impl Options {
             checkpoints: None,
             sha256: None,
             required: Verified::None,
+            image_room: None,
         }
     }
 }

@@ -35,7 +35,7 @@ mod stamp;
 mod state;
 mod writer;
 
-pub use image::{ImageOutcome, restore_image};
+pub use image::{ImageOutcome, image_file, restore_image};
 
 /// Restores the archive `source` into `directory`, which is empty but for `lost+found` unless the
 /// options allow more, or holds what an attempt before left: with [`Options::checkpoints`] it goes on from

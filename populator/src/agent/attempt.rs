@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::copying::is_full;
 use super::emptying::Emptied;
-use super::failure::{AttemptError, Worth, made_nothing};
+use super::failure::{AttemptError, Worth, made_nothing, with_keys};
 use super::mount;
 use super::node::Node;
 use super::plugin::{Plugin, Use};
@@ -153,8 +153,7 @@ impl Attempt<'_> {
         let mut options = choices::options(&spec.options, &self.node.options)?;
         let (resumption, records) = (&self.node.resumption, &self.node.records);
         let size = u64::try_from(spec.archive.size).unwrap_or(0);
-        let has_files = spec.volume.volume_mode == VolumeMode::Filesystem;
-        if has_files && size >= resumption.from {
+        if !spec.is_of_a_disk() && size >= resumption.from {
             let uid = self.order.metadata.uid.as_deref().unwrap_or_default();
             options.checkpoints = Some(Checkpoints {
                 directory: records.state(uid),
@@ -313,14 +312,19 @@ impl Attempt<'_> {
     ) -> Result<Target, AttemptError> {
         let records = &self.node.records;
         let (stage, target) = (records.stage(&record.uid), records.target(&record.uid));
+        let refused = match used.secrets {
+            none if *none == Contents::default() => AttemptError::Call,
+            _ => with_keys,
+        };
         if used.abilities.stages {
             records.make_stage(&record.uid)?;
             failpoint::reached("agent.stage.before");
-            plugin.stage(used, text(&stage)?).await?;
+            plugin.stage(used, text(&stage)?).await.map_err(refused)?;
             failpoint::reached("agent.stage.after");
         }
         failpoint::reached("agent.publish.before");
-        plugin.publish(used, text(&stage)?, text(&target)?).await?;
+        let published = plugin.publish(used, text(&stage)?, text(&target)?).await;
+        published.map_err(refused)?;
         failpoint::reached("agent.publish.after");
         let folder = records.folder(&record.uid);
         Ok(match used.volume.volume_mode {

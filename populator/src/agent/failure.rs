@@ -55,6 +55,9 @@ pub enum AttemptError {
     /// The agent was given no directory.
     #[error("the archive is a file, and the populator's agent on this node reads none")]
     NoFiles,
+    /// The driver refuses the volume with the Secrets that are named for it.
+    #[error(transparent)]
+    Keys(CallError),
     /// What the driver wants on the node cannot be had.
     #[error("the Secrets for the driver cannot be opened: {0}")]
     Sealed(#[from] SealError),
@@ -108,7 +111,7 @@ impl AttemptError {
             )
             | Self::Unfit { .. }
             | Self::Died(_) => Worth::Nothing,
-            Self::Mount(MountError::Look { .. }) => Worth::Doubtful,
+            Self::Mount(MountError::Look { .. }) | Self::Keys(_) => Worth::Doubtful,
             Self::Call(CallError::Answer { rpc, code, .. }) => match answered(*rpc, *code) {
                 ("DriverUnavailable", _, _) => Worth::Same,
                 (_, Cure::Time, _) => Worth::Doubtful,
@@ -200,6 +203,12 @@ impl AttemptError {
                 Cure::Person,
                 "have the administrator give it --file-root too, as to the controller",
             ),
+            Self::Keys(_) => (
+                "DriverRefused",
+                Cure::Time,
+                "look at the driver's log on the node and at the Secrets that the StorageClass names for \
+                 it, which the next attempt gets as they are then",
+            ),
             Self::Sealed(_) => (
                 "SecretsUnreadable",
                 Cure::Time,
@@ -231,12 +240,25 @@ fn restore(error: &RestoreError) -> Cure {
 fn for_a_claim(error: &RestoreError) -> &'static str {
     match error {
         RestoreError::NotAnImage { .. } => {
-            "make the PVC with volumeMode Filesystem for an archive of files"
+            "for an archive of files, make the PVC with volumeMode Filesystem, and leave imageFile out of the \
+             VolumeBackup"
         }
         RestoreError::NotAnArchive { .. } => {
-            "make the PVC with volumeMode Block for the image of a disk"
+            "for the image of a disk, make the PVC with volumeMode Block, or name a file for it by imageFile in \
+             the VolumeBackup"
         }
         _ => "",
+    }
+}
+
+/// A failure to mount a volume with Secrets: those may be wrong, or have been changed since they were read.
+pub(super) fn with_keys(error: CallError) -> AttemptError {
+    match error
+        .code()
+        .map(|code| answered(Rpc::NodeStageVolume, code))
+    {
+        Some((_, Cure::Person, _)) => AttemptError::Keys(error),
+        _ => AttemptError::Call(error),
     }
 }
 

@@ -13,9 +13,9 @@ const FILE: &str = "sealing-key";
 /// The key that is kept in the work directory, or a new one where there is none that can be used.
 pub fn key(folder: &Path) -> Result<Key, RecordError> {
     let path = folder.join(FILE);
-    match fs::read_to_string(&path) {
+    match fs::read(&path) {
         Ok(kept) => {
-            if let Ok(key) = Key::read(&kept) {
+            if let Ok(key) = Key::read(&String::from_utf8_lossy(&kept)) {
                 return Ok(key);
             }
             tracing::warn!(path = %path.display(), "no key; another one is made");
@@ -41,7 +41,7 @@ mod tests {
         let file = folder.path().join(FILE);
         let mode = fs::metadata(&file).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        fs::write(&file, "rubbish").unwrap();
+        fs::write(&file, [0xff; 40]).unwrap();
         let other = key(folder.path()).unwrap().public();
         assert_ne!(other, first.public());
         assert_eq!(key(folder.path()).unwrap().public(), other);

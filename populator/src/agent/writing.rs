@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use archive::{ImageOutcome, Losses, Options, Outcome, Progress, RestoreError, Source};
+use archive::{ImageOutcome, Losses, Options, Outcome, Progress, Source};
 use crds::restore_order::State;
 use crds::volume_restore::RestoreResult;
 use tokio::runtime::Handle;
@@ -53,26 +53,26 @@ impl Attempt<'_> {
         let progress = Arc::new(Progress::default());
         let (cancel, runtime) = (self.cancel.clone(), Handle::current());
         let counters = Arc::clone(&progress);
+        let image_file = self.order.spec.options.image_file.clone();
+        let mut options = options;
         failpoint::reached("agent.write.before");
         let mut writing = tokio::task::spawn_blocking(move || {
-            Ok::<_, RestoreError>(match target {
-                Target::Directory(root) => Written::Entries(archive::restore(
-                    source,
-                    root.as_fd(),
-                    &options,
-                    &counters,
-                    &cancel,
-                    &runtime,
-                )?),
-                Target::Device(device) => Written::Image(archive::restore_image(
-                    source,
-                    device.as_fd(),
-                    &options,
-                    &counters,
-                    &cancel,
-                    &runtime,
-                )?),
-            })
+            let image = match (target, image_file) {
+                (Target::Directory(root), None) => {
+                    let root = root.as_fd();
+                    return archive::restore(source, root, &options, &counters, &cancel, &runtime)
+                        .map(Written::Entries);
+                }
+                (Target::Directory(root), Some(name)) => {
+                    let (file, room) = archive::image_file(root.as_fd(), &name, &options)?;
+                    options.image_room = Some(room);
+                    file
+                }
+                (Target::Device(device), _) => device,
+            };
+            let image = image.as_fd();
+            archive::restore_image(source, image, &options, &counters, &cancel, &runtime)
+                .map(Written::Image)
         });
         let mut ticks = tokio::time::interval(TICK);
         let mut meter = Meter::default();

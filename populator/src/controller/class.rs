@@ -93,16 +93,14 @@ impl Class {
             });
         }
         let class = || self.name.clone();
-        for (parameter, value) in &self.secrets {
-            let parameter = || parameter.clone();
-            if is_direct {
-                let (class, parameter) = (class(), parameter());
-                return Some(Refusal::ClassSecrets { class, parameter });
-            }
-            if value.contains(OF_THE_CLAIM) {
-                let (class, parameter) = (class(), parameter());
-                return Some(Refusal::ClassTemplates { class, parameter });
-            }
+        if let (true, Some(parameter)) = (is_direct, self.secrets.keys().next()) {
+            let (class, parameter) = (class(), parameter.clone());
+            return Some(Refusal::ClassSecrets { class, parameter });
+        }
+        let templates = |(_, value): &(&String, &String)| value.contains(OF_THE_CLAIM);
+        if let Some((parameter, _)) = self.secrets.iter().find(templates) {
+            let (class, parameter) = (class(), parameter.clone());
+            return Some(Refusal::ClassTemplates { class, parameter });
         }
         (self.allowed_topologies && !self.waits_for_consumer).then(|| Refusal::ClassTopologies {
             class: self.name.clone(),

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::restore_order::{RestoreOrder, State};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{Patch, PatchParams};
@@ -14,10 +15,12 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, ResourceExt as _};
 
+use super::claim::volume_name;
 use super::context::{Context, Key};
 use super::prime;
 use super::publish;
 use super::queue::Queue;
+use super::watches::Stores;
 
 /// After an attempt to have one deleted.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -64,6 +67,12 @@ async fn try_to_reclaim(context: &Context, name: &str) -> Result<(), kube::Error
     let Some(claim) = left_by(&volume, &context.namespace) else {
         return Ok(());
     };
+    let order = claim.order(&context.namespace, &context.stores);
+    if order.is_some_and(|order| is_in_use(&order, name)) {
+        let volume = name.to_owned();
+        context.queue.add_after(Key::Leftover { volume }, AGAIN);
+        return Ok(());
+    }
     let there = context
         .own::<PersistentVolumeClaim>()
         .get_metadata_opt(&claim.name)
@@ -90,19 +99,37 @@ struct Gone {
     uid: String,
 }
 
-/// Which prime PVC of this namespace has left a PersistentVolume that would be retained, if one has.
+impl Gone {
+    /// The order that it was made for, or one after that.
+    fn order(&self, namespace: &str, stores: &Stores) -> Option<Arc<RestoreOrder>> {
+        let user = prime::claim_of(&self.name)?;
+        stores.order(namespace, &volume_name(user))
+    }
+}
+
+/// Whether an agent may still have the volume mounted.
+fn is_in_use(order: &RestoreOrder, volume: &str) -> bool {
+    let given = order.spec.provisioned.as_ref();
+    let state = order.status.as_ref().map(|status| status.state);
+    given.is_some_and(|given| given.persistent_volume_name == volume)
+        && state != Some(State::Deleted)
+}
+
+/// Which prime PVC of this namespace has left a PersistentVolume that would be retained, if one has: nobody
+/// else's can be taken for one, whatever it is called.
 fn left_by(volume: &PersistentVolume, namespace: &str) -> Option<Gone> {
     let spec = volume.spec.as_ref()?;
     let claim = spec.claim_ref.as_ref()?;
     let phase = volume.status.as_ref()?.phase.as_deref();
-    let name = claim.name.clone()?;
+    let (name, uid) = (claim.name.clone()?, claim.uid.clone()?);
     let is_left = phase == Some("Released")
         && volume.metadata.deletion_timestamp.is_none()
         && spec.persistent_volume_reclaim_policy.as_deref() == Some("Retain")
         && claim.namespace.as_deref() == Some(namespace)
-        && prime::is_name(&name)
-        && prime::was_made(volume);
-    let uid = claim.uid.clone()?;
+        && prime::claim_of(&name).is_some_and(|user| user.parse::<uuid::Uuid>().is_ok())
+        && volume.metadata.name == Some(volume_name(&uid))
+        && prime::was_made(volume)
+        && !publish::is_restored(volume);
     is_left.then_some(Gone { name, uid })
 }
 
@@ -114,12 +141,15 @@ mod tests {
     fn left(change: impl FnOnce(&mut Value)) -> bool {
         let mut volume = json!({
             "metadata": {
-                "name": "pvc-u2",
+                "name": "pvc-22222222-2222-4222-8222-222222222222",
                 "annotations": {"pv.kubernetes.io/provisioned-by": "d"},
             },
             "spec": {
+                "csi": {"driver": "d", "volumeHandle": "h"},
                 "claimRef": {
-                    "kind": "PersistentVolumeClaim", "namespace": "ours", "name": "prime-u1", "uid": "u2",
+                    "kind": "PersistentVolumeClaim", "namespace": "ours",
+                    "name": "prime-11111111-1111-4111-8111-111111111111",
+                    "uid": "22222222-2222-4222-8222-222222222222",
                 },
                 "persistentVolumeReclaimPolicy": "Retain",
             },
@@ -139,7 +169,17 @@ mod tests {
         assert!(!left(
             |it| it["spec"]["claimRef"]["namespace"] = json!("team")
         ));
-        assert!(!left(|it| it["spec"]["claimRef"]["name"] = json!("data")));
+        assert!(!left(
+            |it| it["spec"]["claimRef"]["name"] = json!("prime-data")
+        ));
+        assert!(!left(
+            |it| it["metadata"]["name"] = json!("pvc-of-an-administrator")
+        ));
+        assert!(!left(|it| it["spec"]["csi"]["driver"] = json!("e")));
+        let restored = |it: &mut Value| {
+            it["metadata"]["annotations"]["backup.example.com/restored-for"] = json!("u1");
+        };
+        assert!(!left(restored));
         // It was there before, and belongs to whoever made it.
         let found = |it: &mut Value| {
             it["metadata"]["annotations"]["pv.kubernetes.io/bound-by-controller"] = json!("yes");

@@ -11,6 +11,10 @@ use super::context::Context;
 use super::refusal::Refusal;
 use crate::seal::{self, Contents};
 
+/// Bytes of what is sealed: an order holds more than that, and all of it must fit into one object of the API
+/// server's store, which takes 1.5 MiB (etcd, `--max-request-bytes`).
+const SEALED_MAX: usize = 512 << 10;
+
 /// For whom Secrets are sealed, and for whose sake.
 #[derive(Clone, Copy, Debug)]
 pub struct For<'a> {
@@ -28,15 +32,25 @@ pub async fn sealed(
     secrets: &NodeSecrets,
     whom: For<'_>,
 ) -> Result<String, Refusal> {
-    let outdated = || Refusal::AgentKeyless {
+    let outdated = || Refusal::AgentOutdated {
         node: whom.node.to_owned(),
+        what: "be handed the Secrets that the driver wants",
     };
     let key = whom.agents.sealing_key(whom.node).ok_or_else(outdated)?;
-    let contents = Contents {
-        stage: read(context, secrets.stage.as_ref(), whom.driver).await?,
-        publish: read(context, secrets.publish.as_ref(), whom.driver).await?,
+    let stage = read(context, secrets.stage.as_ref(), whom.driver).await?;
+    let publish = if secrets.publish == secrets.stage {
+        stage.clone()
+    } else {
+        read(context, secrets.publish.as_ref(), whom.driver).await?
     };
-    seal::seal(key, &contents).map_err(|_| outdated())
+    let sealed = seal::seal(key, &Contents { stage, publish }).map_err(|_| outdated())?;
+    if sealed.len() > SEALED_MAX {
+        return Err(Refusal::NodeSecretsTooLarge {
+            driver: whom.driver.to_owned(),
+            bytes: sealed.len() as u64,
+        });
+    }
+    Ok(sealed)
 }
 
 async fn read(

@@ -172,9 +172,9 @@ pub fn name(uid: &str) -> String {
     format!("prime-{uid}")
 }
 
-/// Whether a prime PVC may be called so.
-pub fn is_name(name: &str) -> bool {
-    name.starts_with(&self::name(""))
+/// The UID of the PVC whose prime PVC is called so.
+pub fn claim_of(name: &str) -> Option<&str> {
+    name.strip_prefix(&self::name(""))
 }
 
 /// Whom something made for a restore concerns.
@@ -344,8 +344,7 @@ pub fn provisioned(
         return Err(Unfit::OtherDriver);
     };
     let is_for_prime = spec.claim_ref.and_then(|it| it.uid).as_deref() == Some(&*prime.uid);
-    let is_its_own = volume.annotations().get(PROVISIONED_BY) == Some(&order.driver);
-    if !is_for_prime || !is_its_own || !was_made(volume) || is_older(volume, prime) {
+    if !is_for_prime || !was_made(volume) || is_older(volume, prime) {
         return Err(Unfit::Found);
     }
     let capacity = spec.capacity.as_ref().and_then(|it| it.get("storage"));
@@ -386,11 +385,13 @@ fn node_secrets(csi: &CSIPersistentVolumeSource) -> Option<NodeSecrets> {
     (secrets != NodeSecrets::default()).then_some(secrets)
 }
 
-/// Whether a PersistentVolume was made for its PVC: a provisioner says beforehand whom a volume is for, and
-/// kube-controller-manager writes down that it has found one.
+/// Whether a PersistentVolume was made by its driver's provisioner, for its PVC: a provisioner says beforehand
+/// whom a volume is for, and kube-controller-manager writes down that it has found one.
 pub fn was_made(volume: &PersistentVolume) -> bool {
     let notes = volume.annotations();
-    notes.contains_key(PROVISIONED_BY) && !notes.contains_key(BOUND_BY_CONTROLLER)
+    let csi = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref());
+    csi.is_some_and(|csi| notes.get(PROVISIONED_BY) == Some(&csi.driver))
+        && !notes.contains_key(BOUND_BY_CONTROLLER)
 }
 
 /// Whether a volume was there before the prime PVC, whatever the difference of the clocks of API servers.

@@ -78,6 +78,12 @@ pub fn can_be_handed_over(
         && (is_primes || claim == Some(&order.spec.claim.uid))
 }
 
+/// Whether a PersistentVolume was ever complete, and handed over.
+pub fn is_restored(volume: &PersistentVolume) -> bool {
+    let notes = volume.annotations();
+    notes.contains_key(RESTORED_FOR) || notes.contains_key(RESTORED_FROM)
+}
+
 /// Whether a PersistentVolume was pointed to this PVC once it was complete.
 pub fn is_restored_for(claim: &str, volume: &PersistentVolume) -> bool {
     volume.annotations().get(RESTORED_FOR).map(String::as_str) == Some(claim)

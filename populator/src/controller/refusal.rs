@@ -38,6 +38,14 @@ pub enum Refusal {
         /// The PVC's.
         from: String,
     },
+    /// A file in a volume that has none.
+    #[error(
+        "the PVC has volumeMode Block, and imageFile of the VolumeBackup {backup} is a file in a volume of volumeMode Filesystem; take it out, the restore then goes on by itself, or make the PVC again with volumeMode Filesystem"
+    )]
+    FileOnDevice {
+        /// The VolumeBackup.
+        backup: String,
+    },
     /// What is chosen of files, for a device.
     #[error(
         "the PVC has volumeMode Block, and {field} of the VolumeBackup {backup} is about files, which the image of a disk does not have; take it out, the restore then goes on by itself, or make the PVC again with volumeMode Filesystem for an archive of files"
@@ -272,13 +280,25 @@ pub enum Refusal {
         /// The key in it.
         key: String,
     },
-    /// Nothing can be sealed for the node's agent.
+    /// More than an order can carry.
     #[error(
-        "the populator's agent on the node {node} has told no key with which Secrets could be sealed for it, as the driver needs; update the agents to the controller's version"
+        "the Secrets that the CSI driver {driver} wants on the node are {human} together, and at most 512 KiB can be handed over; have the administrator make them smaller", human = units::bytes(*bytes)
     )]
-    AgentKeyless {
+    NodeSecretsTooLarge {
+        /// The driver.
+        driver: String,
+        /// Their size.
+        bytes: u64,
+    },
+    /// The node's agent cannot do what is asked for.
+    #[error(
+        "the populator's agent on the node {node} is older than the controller, and cannot {what}; have the administrator update the agents"
+    )]
+    AgentOutdated {
         /// The node.
         node: String,
+        /// What it is to do.
+        what: &'static str,
     },
     /// The object cannot be read.
     #[error(transparent)]
@@ -400,13 +420,16 @@ impl Refusal {
             | Self::ClassTemplates { .. }
             | Self::ClassTopologies { .. } => "StorageClassUnsupported",
             Self::BackupNotFound { .. } => "VolumeBackupNotFound",
-            Self::BackupInvalid { .. } | Self::AboutFiles { .. } => "VolumeBackupInvalid",
+            Self::BackupInvalid { .. } | Self::AboutFiles { .. } | Self::FileOnDevice { .. } => {
+                "VolumeBackupInvalid"
+            }
             Self::StoreNotMatched { .. } | Self::StoreNotFound { .. } => "BackupStoreNotFound",
             Self::StoreElsewhere { .. } => "BackupStoreMismatch",
             Self::SecretNotFound { .. } | Self::NodeSecretNotFound { .. } => "SecretNotFound",
             Self::SecretIncomplete { .. } => "SecretIncomplete",
             Self::NodeSecretNotText { .. } => "SecretInvalid",
-            Self::AgentKeyless { .. } => "AgentOutdated",
+            Self::NodeSecretsTooLarge { .. } => "SecretTooLarge",
+            Self::AgentOutdated { .. } => "AgentOutdated",
             Self::AmbientDenied { .. } | Self::AmbientElsewhere { .. } => {
                 "AmbientCredentialsDenied"
             }
@@ -437,6 +460,7 @@ impl Refusal {
             | Self::ClassTopologies { .. }
             | Self::BackupInvalid { .. }
             | Self::AboutFiles { .. }
+            | Self::FileOnDevice { .. }
             | Self::AmbientDenied { .. }
             | Self::AmbientElsewhere { .. }
             | Self::StoreElsewhere { .. } => Again::OnChange,
@@ -456,7 +480,8 @@ impl Refusal {
             | Self::NodeSecretNotFound { .. }
             | Self::NodeSecretUnreadable { .. }
             | Self::NodeSecretNotText { .. }
-            | Self::AgentKeyless { .. }
+            | Self::NodeSecretsTooLarge { .. }
+            | Self::AgentOutdated { .. }
             | Self::Store(_)
             | Self::TooNew { .. }
             | Self::DeletedThen { .. }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crds::READY;
-use crds::restore_order::{Failure, RestoreOrder, VolumeMode};
+use crds::restore_order::{Failure, RestoreOrder};
 use crds::volume_restore::{Phase, Progress, RestoreResult, VolumeRestoreStatus};
 
 use jiff::Timestamp;
@@ -292,9 +292,10 @@ fn restored(order: Option<&RestoreOrder>) -> String {
         [] => String::new(),
         lost => format!("; not restored: {}", lost.join(", ")),
     };
-    let entries = match order.spec.volume.volume_mode {
-        VolumeMode::Filesystem => format!(" in {} entries", result.entries),
-        VolumeMode::Block => String::new(),
+    let entries = if order.spec.is_of_a_disk() {
+        String::new()
+    } else {
+        format!(" in {} entries", result.entries)
     };
     let (size, url) = (units::bytes(written), &order.spec.archive.url);
     if result.snapshot_handle.is_some() {

@@ -66,7 +66,17 @@ fn refused_claims() -> Vec<Refusal> {
             driver: text("DRIVER"),
             key: text("KEY"),
         },
-        Refusal::AgentKeyless { node: text("NODE") },
+        Refusal::NodeSecretsTooLarge {
+            driver: text("DRIVER"),
+            bytes: 600 << 10,
+        },
+        Refusal::AgentOutdated {
+            node: text("NODE"),
+            what: "WHAT IS ASKED FOR",
+        },
+        Refusal::FileOnDevice {
+            backup: text("BACKUP"),
+        },
     ]
 }
 

@@ -183,6 +183,12 @@ pub async fn attempts() -> Vec<Row> {
     all.push(AttemptError::Order("WHAT IS WRONG WITH IT"));
     all.push(AttemptError::NoFiles);
     all.push(AttemptError::Sealed(SealError::Closed));
+    all.push(AttemptError::Keys(CallError::Answer {
+        driver: driver(),
+        rpc: Rpc::NodeStageVolume,
+        code: Code::Unauthenticated,
+        message: text("WHAT THE DRIVER SAID"),
+    }));
     all.push(
         ChoiceError::Value {
             field: "FIELD",

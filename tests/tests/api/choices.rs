@@ -10,6 +10,7 @@ use crate::{ApiSuite, World};
 pub fn add(suite: &mut ApiSuite) {
     suite.test("what_is_chosen_of_an_archive_makes_sense", entries);
     suite.test("owners_and_limits_make_sense", owners_and_limits);
+    suite.test("a_file_with_an_image_has_no_files_in_it", image_file);
 }
 
 async fn entries(world: &World) -> Result<()> {
@@ -57,6 +58,12 @@ async fn entries(world: &World) -> Result<()> {
             Some("spec.stripComponents: Invalid value"),
         ),
         ("/spec/subPath", json!("/var/lib/..data"), None),
+        ("/spec/imageFile", json!("disk.img"), None),
+        (
+            "/spec/imageFile",
+            json!("../disk.img"),
+            Some("imageFile must be the name of a file"),
+        ),
         (
             "/spec/subPath",
             json!("var/../lib"),
@@ -72,6 +79,30 @@ async fn entries(world: &World) -> Result<()> {
         ),
     ];
     created(world, "volumebackups", &volume_backup("choices"), &cases).await
+}
+
+async fn image_file(world: &World) -> Result<()> {
+    const NO_FILES: Option<&str> =
+        Some("imageFile is for the image of a disk, in which no files are chosen: leave out");
+    let mut object = volume_backup("image-file");
+    object["spec"]["imageFile"] = json!("disk.img");
+    let cases = [
+        ("/spec/include", json!(["a"]), NO_FILES),
+        ("/spec/subPath", json!("a"), NO_FILES),
+        ("/spec/metadataPolicy", json!("Warn"), NO_FILES),
+        (
+            "/spec/ownership",
+            json!({"map": {"users": ["0:1"]}}),
+            NO_FILES,
+        ),
+        (
+            "/spec/ownership",
+            json!({"all": {"uid": 107, "gid": 107}}),
+            None,
+        ),
+        ("/spec/requireVerified", json!("Stream"), None),
+    ];
+    created(world, "volumebackups", &object, &cases).await
 }
 
 async fn owners_and_limits(world: &World) -> Result<()> {

@@ -37,6 +37,7 @@ pub fn add(suite: &mut SharedSuite) {
             async move |world: &World| comes_back(world, suffix, class).await,
         );
     }
+    suite.test("an_image_becomes_a_file", file);
     suite.test("an_archive_of_files_is_not_for_a_device", files);
     suite.test("an_image_is_not_for_a_file_system", image);
     suite.test("what_is_chosen_of_files_is_not_for_a_device", chosen);
@@ -116,6 +117,50 @@ async fn comes_back(world: &World, suffix: &str, class: &str) -> Result<()> {
     );
     tenant.delete_pod("reader").await?;
     tenant.delete_claim(&claim.name).await?;
+    tenant.nothing_left(&claim, WAIT).await
+}
+
+/// As KubeVirt keeps disks.
+async fn file(world: &World) -> Result<()> {
+    let tenant = world.tenant("image-file").await?;
+    let folder = tempfile::tempdir()?;
+    let archive = folder.path().join("archive");
+    let digest = make(&archive, "raw.zst")?;
+    world
+        .server
+        .put_file(&tenant.name, "archive", &archive)
+        .await?;
+    let owner = json!({"all": {"uid": 107, "gid": 108}});
+    let choices = json!({"imageFile": "disk.img", "ownership": owner});
+    tenant.backup_as("backup", "archive", choices).await?;
+    let claim = tenant.claim("data", &Wish::BACKUP).await?;
+    let restore = tenant.completed("data", WAIT).await?;
+    let result = restore.status.and_then(|status| status.result);
+    let format = result.context("a result")?.format;
+    ensure!(format == "raw.zst", "{format}");
+    tenant.pod("reader", "data", "sleep 1000000").await?;
+    let volume = tenant.mounted("reader", "data", WAIT).await?;
+    let names = fs::read_dir(&volume)?
+        .map(|entry| Ok(entry?.file_name()))
+        .collect::<Result<Vec<_>>>()?;
+    let names = names.into_iter().filter(|name| name != "lost+found");
+    ensure!(names.eq(["disk.img"]), "other files");
+    let image = volume.join("disk.img");
+    let found = fs::metadata(&image)?;
+    let (owner, mode) = ((found.uid(), found.gid()), found.mode() & 0o7777);
+    ensure!((owner, mode) == ((107, 108), 0o660), "{owner:?} {mode:o}");
+    let taken = found.blocks() * 512;
+    ensure!(
+        found.len() == SIZE && taken < 8 * MIB,
+        "{taken} of {}",
+        found.len()
+    );
+    ensure!(
+        hex::encode(Sha256::digest(fs::read(&image)?)) == digest,
+        "other bytes"
+    );
+    tenant.delete_pod("reader").await?;
+    tenant.delete_claim("data").await?;
     tenant.nothing_left(&claim, WAIT).await
 }
 

@@ -12,6 +12,7 @@ mod prime;
 mod refusals;
 mod steering;
 mod stores;
+mod turns;
 mod whole;
 
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ fn main() -> anyhow::Result<ExitCode> {
     stores::add(&mut suite);
     point_in_time::add(&mut suite);
     memory::add(&mut suite);
+    turns::add(&mut suite);
     steering::add(&mut suite);
     prime::add(&mut suite);
     cross_namespace::add(&mut suite);

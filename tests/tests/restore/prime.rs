@@ -163,6 +163,18 @@ async fn comes_back(tenant: &Tenant<'_>, original: &Original) -> Result<()> {
 async fn leaves_nothing(world: &World, tenant: &Tenant<'_>, claim: &Claim) -> Result<()> {
     let volume = volume_of(tenant, "data").await?;
     tenant.delete_pod("reader").await?;
+    // A pod without a grace period is gone before kubelet is done, and csi-driver-host-path deletes what is
+    // published still: then it stays mounted, on a loop device that is soon another volume's.
+    eventually("kubelet has unpublished it", WAIT, async || {
+        let node = world.cluster.node_named("node-1")?;
+        let mounts = node.mounts()?;
+        let mount = mounts
+            .iter()
+            .find(|mount| mount.target.to_string_lossy().contains(&volume));
+        ensure!(mount.is_none(), "{mount:?}");
+        Ok(())
+    })
+    .await?;
     tenant.delete_claim("data").await?;
     tenant.nothing_left(claim, WAIT).await?;
     gone(world, &volume).await
@@ -333,7 +345,7 @@ async fn leftover(world: &World) -> Result<()> {
 
     let late: PersistentVolume = serde_json::from_value(json!({
         "metadata": {
-            "name": "pvc-too-late",
+            "name": "pvc-11111111-2222-4333-8444-555555555555",
             "annotations": {"pv.kubernetes.io/provisioned-by": "other.csi.example.com"},
             "finalizers": ["external-provisioner.volume.kubernetes.io/finalizer"],
         },
@@ -342,14 +354,15 @@ async fn leftover(world: &World) -> Result<()> {
             "persistentVolumeReclaimPolicy": "Retain", "storageClassName": "other-retained",
             "claimRef": {
                 "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": NAMESPACE,
-                "name": "prime-of-one-that-is-gone", "uid": "11111111-2222-3333-4444-555555555555",
+                "name": "prime-66666666-7777-4888-8999-aaaaaaaaaaaa",
+                "uid": "11111111-2222-4333-8444-555555555555",
             },
             "csi": {"driver": "other.csi.example.com", "volumeHandle": first.volume.handle},
         },
     }))?;
     let volumes: Api<PersistentVolume> = Api::all(world.cluster.client());
     volumes.create(&PostParams::default(), &late).await?;
-    gone(world, "pvc-too-late").await
+    gone(world, "pvc-11111111-2222-4333-8444-555555555555").await
 }
 
 async fn volume_of(tenant: &Tenant<'_>, claim: &str) -> Result<String> {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use http::Method;
 use object_store::path::Path as Key;
 use object_store::signer::Signer as _;
 use serde_json::json;
 use tests::{
+    original::{KEY, Original},
     pki::Authority,
     shared::{SharedSuite, World},
     tenant::Wish,
@@ -22,6 +23,7 @@ pub fn add(suite: &mut SharedSuite) {
     suite.test("addresses_that_are_no_stores", denied);
     suite.test("a_url_that_somebody_has_signed", signed);
     suite.test("what_is_not_lent_is_refused", unlent);
+    suite.test("a_store_is_read_no_faster_than_it_allows", spared);
 }
 
 async fn trusted(world: &World) -> Result<()> {
@@ -121,6 +123,28 @@ async fn unlent(world: &World) -> Result<()> {
         refused(&tenant, &claim, reason).await?;
     }
     Ok(())
+}
+
+async fn spared(world: &World) -> Result<()> {
+    const MIB: u64 = 24;
+    let tenant = world.tenant("spared").await?;
+    let keys = (world.server.access_key(), world.server.secret_key());
+    let spec = json!({"endpoint": world.server.endpoint(), "bandwidthPerNode": "4Mi"});
+    tenant.store_with(&tenant.name, keys, spec).await?;
+    let original = Original::make(MIB << 20)?;
+    original.upload(world, &tenant).await?;
+    tenant.backup("backup", KEY).await?;
+    let claim = tenant.claim("data", &Wish::BACKUP).await?;
+    let restore = tenant.completed("data", WAIT).await?;
+    let result = restore.status.and_then(|status| status.result);
+    let seconds = result.context("a result")?.seconds;
+    // What one second allows may be had at once.
+    ensure!(
+        (5..=15).contains(&seconds),
+        "{seconds} seconds for {MIB} MiB"
+    );
+    tenant.delete_claim("data").await?;
+    tenant.nothing_left(&claim, WAIT).await
 }
 
 async fn denied(world: &World) -> Result<()> {

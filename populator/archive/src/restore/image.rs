@@ -1,13 +1,13 @@
 //! The image of a disk, onto a block device or into a file: bytes at their offsets, holes where there
 //! are zeros.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    FallocateFlags, FileType, OFlags, SeekFrom, fallocate, fcntl_setfl, fstat, fsync, ftruncate,
-    seek,
+    FallocateFlags, FileType, Gid, Mode, OFlags, SeekFrom, Uid, fallocate, fchmod, fchown,
+    fcntl_setfl, fstat, fstatvfs, fsync, ftruncate, openat, seek,
 };
 use rustix::io::{Errno, retry_on_intr};
 use tokio::runtime::Handle;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::content::{DIRTY_MAX, may_be_direct, write_all, write_out};
 use super::pieces::{ALIGNMENT, PIECE};
+use super::root::Root;
 use crate::error::RestoreError;
 use crate::format::{Content, Format};
 use crate::options::{Existing, Options};
@@ -75,7 +76,7 @@ pub fn restore_image(
     cancel: &CancellationToken,
     runtime: &Handle,
 ) -> Result<ImageOutcome, RestoreError> {
-    let target = Target::new(target, options.existing)?;
+    let target = Target::new(target, options)?;
     let aim = Aim {
         content: Content::Raw,
         memory: MEMORY,
@@ -104,17 +105,41 @@ pub fn restore_image(
     })
 }
 
+/// Makes the file `name` for [`restore_image`] in a directory, an empty one unless the options allow files that
+/// exist: for user and group alone, who are those that the options give to what no archive mentions. Its
+/// name is durable when this returns. With it, how many bytes the file system has room for.
+pub fn image_file(
+    directory: BorrowedFd<'_>,
+    name: &str,
+    options: &Options,
+) -> Result<(OwnedFd, u64), RestoreError> {
+    let root = Root::new(directory, options, false)?;
+    let refused = |doing| move |errno| RestoreError::volume(doing, name.as_bytes(), errno);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(root.fd(), name, flags, Mode::RUSR | Mode::WUSR);
+    let file = file.map_err(refused("making"))?;
+    if let Some((uid, gid)) = options.ownership.of_the_unmentioned() {
+        fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .map_err(refused("giving an owner to"))?;
+    }
+    // Whatever the umask is.
+    fchmod(&file, Mode::from_raw_mode(0o660)).map_err(refused("setting the mode of"))?;
+    fsync(root.fd()).map_err(refused("syncing the name of"))?;
+    let room = fstatvfs(&file).map_err(refused("asking for the room of"))?;
+    Ok((file, room.f_bavail.saturating_mul(room.f_frsize)))
+}
+
 /// What is written to.
 #[derive(Clone, Copy)]
 enum Target<'a> {
     /// A block device of so many bytes, with anything on it.
     Device(BorrowedFd<'a>, u64),
-    /// A file, whatever it has had.
-    File(BorrowedFd<'a>),
+    /// A file, whatever it has had, and how many bytes it may get.
+    File(BorrowedFd<'a>, u64),
 }
 
 impl<'a> Target<'a> {
-    fn new(fd: BorrowedFd<'a>, existing: Existing) -> Result<Self, RestoreError> {
+    fn new(fd: BorrowedFd<'a>, options: &Options) -> Result<Self, RestoreError> {
         let found = fstat(fd).map_err(|errno| failed("looking at the target", errno))?;
         match FileType::from_raw_mode(found.st_mode) {
             FileType::BlockDevice => {
@@ -122,8 +147,10 @@ impl<'a> Target<'a> {
                 let size = size.map_err(|errno| failed("asking for the device's size", errno))?;
                 Ok(Self::Device(fd, size))
             }
-            FileType::RegularFile if found.st_size == 0 || existing == Existing::Overwrite => {
-                Ok(Self::File(fd))
+            FileType::RegularFile
+                if found.st_size == 0 || options.existing == Existing::Overwrite =>
+            {
+                Ok(Self::File(fd, options.image_room.unwrap_or(u64::MAX)))
             }
             FileType::RegularFile => Err(RestoreError::VolumeNotEmpty {
                 name: format!("{} bytes", found.st_size),
@@ -134,7 +161,7 @@ impl<'a> Target<'a> {
 
     fn fd(self) -> BorrowedFd<'a> {
         match self {
-            Self::Device(fd, _) | Self::File(fd) => fd,
+            Self::Device(fd, _) | Self::File(fd, _) => fd,
         }
     }
 
@@ -143,6 +170,12 @@ impl<'a> Target<'a> {
         match self {
             Self::Device(_, size) if wanted > size => Err(RestoreError::DoesNotFit {
                 what: format!("the image has {wanted} bytes or more, and the device {size}"),
+                source: Errno::NOSPC,
+            }),
+            Self::File(_, room) if wanted > room => Err(RestoreError::DoesNotFit {
+                what: format!(
+                    "the image has {wanted} bytes or more, holes too, and the volume room for {room}"
+                ),
                 source: Errno::NOSPC,
             }),
             _ => Ok(()),
@@ -183,7 +216,7 @@ impl<'a> Image<'a> {
         progress: &'a Progress,
         cancel: &'a CancellationToken,
     ) -> Result<Self, RestoreError> {
-        if let Target::File(file) = target {
+        if let Target::File(file, _) = target {
             let emptied = retry_on_intr(|| ftruncate(file, 0));
             emptied.map_err(|errno| failed("emptying the image file", errno))?;
         }
@@ -323,7 +356,7 @@ impl<'a> Image<'a> {
         }
         let ended = self.settle().and_then(|()| match self.target {
             // It may end with a hole.
-            Target::File(file) => retry_on_intr(|| ftruncate(file, self.offset)),
+            Target::File(file, _) => retry_on_intr(|| ftruncate(file, self.offset)),
             Target::Device(..) => Ok(()),
         });
         ended

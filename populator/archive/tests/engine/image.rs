@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use archive::{
-    Existing, Identities, ImageOutcome, Limits, Options, Progress, RestoreError, Source, Verified,
+    Existing, Identities, ImageOutcome, Limits, Options, Ownership, Progress, RestoreError, Source,
+    Verified,
 };
 use rustix::fs::{OFlags, SeekFrom, seek};
 use tokio_util::sync::CancellationToken;
@@ -406,4 +407,33 @@ fn cancelled_while_writing() {
     let asked = canceller.join().unwrap();
     assert_eq!(error.reason(), "Cancelled");
     assert!(asked.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn a_file_for_an_image_is_made_where_nothing_else_is() {
+    let scratch = tempfile::tempdir().unwrap();
+    fs::create_dir(scratch.path().join("lost+found")).unwrap();
+    let root = File::open(scratch.path()).unwrap();
+    let options = Options {
+        ownership: Ownership::One { uid: 107, gid: 108 },
+        ..options()
+    };
+    let (made, room) = archive::image_file(root.as_fd(), "disk.img", &options).unwrap();
+    let content = vec![5; 70_000];
+    let small = Options {
+        image_room: Some(69_999),
+        ..options.clone()
+    };
+    let file = file(&scratch.path().join("lost+found"));
+    let error = restore_to(&file, Memory::new(content.clone()), &small).unwrap_err();
+    assert_eq!(error.reason(), "DoesNotFit", "{error}");
+    assert!(room > 70_000);
+    restore_to(&File::from(made), Memory::new(content.clone()), &options).unwrap();
+    let path = scratch.path().join("disk.img");
+    let found = fs::metadata(&path).unwrap();
+    let owner = (found.uid(), found.gid(), found.mode() & 0o7777);
+    assert_eq!(owner, (107, 108, 0o660));
+    assert_eq!(fs::read(&path).unwrap(), content);
+    let error = archive::image_file(root.as_fd(), "other.img", &options).unwrap_err();
+    assert_eq!(error.reason(), "VolumeNotEmpty", "{error}");
 }

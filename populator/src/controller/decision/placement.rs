@@ -46,6 +46,10 @@ pub(super) fn begin(observed: &Observed, claim: &Claim) -> Decision {
         let backup = claim.backup_told();
         return Decision::refused(Refusal::AboutFiles { backup, field });
     }
+    if claim.volume_mode == VolumeMode::Block && pinned.options.image_file.is_some() {
+        let backup = claim.backup_told();
+        return Decision::refused(Refusal::FileOnDevice { backup });
+    }
     let size = u64::try_from(pinned.archive.size).unwrap_or(0);
     // Of a large archive a small part may be wanted, whose size nobody knows yet.
     if size > claim.required_bytes && !pinned.options.is_partial() {
@@ -90,7 +94,7 @@ fn on_selected_node(observed: &Observed, claim: &Claim, class: &Class) -> Decisi
         Some(until) if observed.now < *until => {
             Decision::new(Step::Wait(Wait::Until(*until)), no_room(claim, class))
         }
-        _ => create(node),
+        _ => create(observed, node),
     }
 }
 
@@ -129,12 +133,21 @@ fn on_roomiest_node(
         observed.agents.any_of(driver, &claim.uid, is_open)
     };
     match node {
-        Some(node) => create(node),
+        Some(node) => create(observed, node),
         None => Decision::new(Step::Wait(Wait::Growing), no_room(claim, class)),
     }
 }
 
-fn create(node: &str) -> Decision {
+fn create(observed: &Observed, node: &str) -> Decision {
+    let archive = observed.archive.as_ref().and_then(|it| it.as_ref().ok());
+    let is_file = archive.is_some_and(|pinned| pinned.options.image_file.is_some());
+    // An agent learned of these files and of sealed Secrets at once, and without would unpack an archive.
+    if is_file && observed.agents.sealing_key(node).is_none() {
+        return Decision::refused(Refusal::AgentOutdated {
+            node: node.to_owned(),
+            what: "make a file of the image of a disk",
+        });
+    }
     Decision::new(
         Step::CreateOrder {
             node: node.to_owned(),

@@ -62,7 +62,8 @@ fn provision(observed: &Observed, claim: &Claim, order: &RestoreOrder, wishes: P
                 filling::leave_node(observed, claim, order, Stance::Moving(no_room(order)))
             }
             Some(Ok(given)) if wishes.attach_required => attach(observed, order, given),
-            Some(Ok(_)) => Decision::new(Step::Adopt, Stance::Provisioning),
+            // It has been told already; why it cannot be done, is told when it is tried.
+            Some(Ok(_)) => Decision::new(Step::Adopt, None),
         };
     }
     let driver = || order.spec.volume.driver.clone();
@@ -114,7 +115,7 @@ fn attach(observed: &Observed, order: &RestoreOrder, given: &Provisioned) -> Dec
             Decision::new(Step::Detach, Stance::Provisioning)
         }
         Some(attachment) if attachment.attached && !attachment.deleting => {
-            Decision::new(Step::Adopt, Stance::Provisioning)
+            Decision::new(Step::Adopt, None)
         }
         Some(attachment) => {
             let hindrance = attacher(order, attachment.error.as_ref())

@@ -224,11 +224,7 @@ async fn retry(context: &Context, observed: &mut Observed) -> Result<(), Trouble
     };
     let mut spec =
         json!({ "attempt": order.spec.attempt + 1, "access": order::access_change(&signed) });
-    let given = order.spec.provisioned.as_ref();
-    if let Some(secrets) = given.and_then(|given| given.secrets.as_ref()) {
-        let sealed = prime::sealed(context, observed, &order, secrets).await?;
-        spec["provisioned"] = json!({ "secrets": { "sealed": sealed } });
-    }
+    prime::seal_anew(context, observed, &order, &mut spec).await?;
     failpoint::reached("controller.retry.before");
     let patched = patch(context, &order, spec).await?;
     failpoint::reached("controller.retry.after");
@@ -240,8 +236,12 @@ async fn pause(context: &Context, observed: &mut Observed, paused: bool) -> Resu
     let Some(order) = observed.order.clone() else {
         return Ok(());
     };
+    let mut spec = json!({ "paused": paused });
+    if !paused {
+        prime::seal_anew(context, observed, &order, &mut spec).await?;
+    }
     failpoint::reached("controller.pause.before");
-    let patched = patch(context, &order, json!({ "paused": paused })).await?;
+    let patched = patch(context, &order, spec).await?;
     failpoint::reached("controller.pause.after");
     wrote(context, observed, patched);
     Ok(())

@@ -10,6 +10,7 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 use super::execution::{claim, patch, volume_made, wrote};
+use crate::controller::claim::volume_name;
 use crate::controller::context::{ClaimKey, Context};
 use crate::controller::decision::{Observed, VolumeSight};
 use crate::controller::prime::{self, Attachment, DriverWishes, PrimeClaim, Sight};
@@ -151,8 +152,22 @@ pub(super) async fn adopt(context: &Context, observed: &mut Observed) -> Result<
     Ok(())
 }
 
-/// What the driver wants on the order's node, as it is now.
-pub(super) async fn sealed(
+/// Adds to the change of an order what its driver wants on the node, as it is now.
+pub(super) async fn seal_anew(
+    context: &Context,
+    observed: &Observed,
+    order: &RestoreOrder,
+    change: &mut serde_json::Value,
+) -> Result<(), Refusal> {
+    let given = order.spec.provisioned.as_ref();
+    if let Some(secrets) = given.and_then(|given| given.secrets.as_ref()) {
+        let sealed = sealed(context, observed, order, secrets).await?;
+        change["provisioned"] = json!({ "secrets": { "sealed": sealed } });
+    }
+    Ok(())
+}
+
+async fn sealed(
     context: &Context,
     observed: &Observed,
     order: &RestoreOrder,
@@ -253,7 +268,7 @@ pub(super) async fn discard(
     // Though it may not be bound yet, or not know it; then by the name that provisioners give.
     let volume = live
         .and_then(|live| live.spec?.volume_name)
-        .or_else(|| Some(format!("pvc-{}", prime.uid)));
+        .or_else(|| Some(volume_name(&prime.uid)));
     if volume_too && let Some(name) = &volume {
         let volumes = volumes(context);
         let volume = volumes.get_opt(name).await?;

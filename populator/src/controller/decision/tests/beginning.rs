@@ -58,6 +58,17 @@ fn what_cannot_begin_is_refused_in_this_order() {
         }
     });
     assert!(matches!(step(&part), Step::CreateOrder { .. }));
+    let as_file = |mode| {
+        observed(|o| {
+            set_claim(|claim| claim.volume_mode = mode)(o);
+            if let Some(Ok(pinned)) = &mut o.archive {
+                pinned.options.image_file = Some("disk.img".to_owned());
+            }
+        })
+    };
+    assert_eq!(refusal(&as_file(VolumeMode::Block)), "VolumeBackupInvalid");
+    // These agents tell no key.
+    assert_eq!(refusal(&as_file(VolumeMode::Filesystem)), "AgentOutdated");
 }
 
 #[test]
