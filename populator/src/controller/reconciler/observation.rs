@@ -91,9 +91,10 @@ pub(super) fn observe(context: &Context, key: &ClaimKey) -> Observed {
 fn later(shown: Arc<RestoreOrder>, written: Option<&Arc<RestoreOrder>>) -> Arc<RestoreOrder> {
     // Versions of one kind are numbers that grow (KEP-5504); where they are not, the watch decides.
     let version = |order: &RestoreOrder| order.resource_version()?.parse::<u64>().ok();
+    // One that goes with its last finalizer has in that answer the version that it had before.
     let is_later = |written: &&Arc<RestoreOrder>| {
         written.uid() == shown.uid()
-            && matches!((version(written), version(&shown)), (Some(a), Some(b)) if a > b)
+            && matches!((version(written), version(&shown)), (Some(a), Some(b)) if a >= b)
     };
     written.filter(is_later).cloned().unwrap_or(shown)
 }
@@ -162,6 +163,10 @@ mod tests {
         };
         assert_eq!(later(&shown, Some(&written)).as_deref(), Some("100"));
         assert_eq!(later(&written, Some(&shown)).as_deref(), Some("100"));
+        let mut held = RestoreOrder::clone(&shown);
+        held.metadata.finalizers = Some(vec!["held".to_owned()]);
+        let seen = super::later(Arc::new(held), Some(&shown));
+        assert!(seen.finalizers().is_empty(), "it was let go");
         assert_eq!(later(&shown, None).as_deref(), Some("99"));
         assert_eq!(later(&shown, Some(&at("100", "b"))).as_deref(), Some("99"));
         assert_eq!(later(&shown, Some(&at("x", "a"))).as_deref(), Some("99"));
