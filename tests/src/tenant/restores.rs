@@ -207,7 +207,7 @@ impl Tenant<'_> {
     }
 
     /// Waits until nothing of a restore is left: no object, and on no node a volume in the pool, a loop
-    /// device on it, a mount or a folder of the agent's. No other restore is under way.
+    /// device on it, or a mount of the agent's.
     pub async fn nothing_left(&self, claim: &Claim, within: Duration) -> Result<()> {
         let name = format!("pvc-{}", claim.uid);
         eventually(&format!("nothing is left of {name}"), within, || async {

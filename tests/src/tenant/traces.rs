@@ -10,6 +10,9 @@ use crate::cluster::Node;
 /// Where a pool has its volumes and snapshots: in its folder, or in a file system of its own there.
 const POOLS: [&str; 2] = ["", "pool"];
 
+/// The agent's work directory, with a folder for each order.
+const WORK: &str = "/var/lib/kubelet/plugins/populator.backup.example.com";
+
 /// The image of the volume or snapshot `id`, which lies in `kind` of the node's pool, as a path on
 /// the machine.
 pub(super) fn image(node: &Node, kind: &str, id: &str) -> Result<PathBuf> {
@@ -21,7 +24,7 @@ pub(super) fn image(node: &Node, kind: &str, id: &str) -> Result<PathBuf> {
 }
 
 /// Records of volumes in the node's pool that bear `name`, loop devices on such volumes (which all
-/// nodes share), mounts and folders of the agent.
+/// nodes share), and mounts of the agent.
 pub(super) fn of(node: &Node, name: &str) -> Result<Vec<String>> {
     let mut traces = Vec::new();
     for pool in POOLS {
@@ -37,9 +40,16 @@ pub(super) fn of(node: &Node, name: &str) -> Result<Vec<String>> {
         }
     }
     traces.extend(loop_devices(&volume_id(name))?);
-    let work = "/var/lib/kubelet/plugins/populator.backup.example.com";
     for mount in node.mounts()? {
-        if mount.target.starts_with(work) {
+        let Ok(below) = mount.target.strip_prefix(WORK) else {
+            continue;
+        };
+        let order = below.components().next();
+        let record =
+            order.map(|order| node.root().join(&WORK[1..]).join(order).join("record.json"));
+        let record = record.and_then(|record| std::fs::read_to_string(record).ok());
+        // Of other restores that are under way there is a record; a mount without one is nobody's.
+        if record.is_none_or(|record| record.contains(name)) {
             traces.push(format!("mount {}", mount.target.display()));
         }
     }
