@@ -1,9 +1,10 @@
 //! RestoreOrder: the work order for one agent, and its answer.
 //!
 //! It lies in the populator's namespace, where users have no rights: nobody but the controller
-//! chooses which volume is made, shown to Kubernetes or deleted. No reader finds
-//! credentials in it: URLs are signed for one object, and Secrets sealed for one agent. The controller writes `spec`, the agent of `spec.nodeName` writes
-//! `status` (a ValidatingAdmissionPolicy in `deploy/` holds it to that node).
+//! chooses which volume is made, shown to Kubernetes or deleted. No reader finds credentials in it:
+//! URLs are signed for one object, and Secrets sealed for one agent. The controller writes `spec`,
+//! the agent of `spec.nodeName` writes `status` (a ValidatingAdmissionPolicy in `deploy/` holds it
+//! to that node).
 
 use std::collections::BTreeMap;
 

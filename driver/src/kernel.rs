@@ -8,6 +8,7 @@ use std::io;
 
 pub mod extents;
 pub mod files;
+mod free_loop_device;
 pub mod freezing;
 pub mod limits;
 pub mod loop_device;

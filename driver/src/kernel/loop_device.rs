@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Attempt as _, DeviceNumber, Failed, raw};
+use super::{Attempt as _, DeviceNumber, Failed, free_loop_device, raw};
 
 /// The block size of every loop device here, in bytes. Images are multiples of it.
 pub const BLOCK_SIZE: u32 = 4096;
@@ -171,6 +171,11 @@ fn backing_path(name: &str) -> Option<PathBuf> {
     ))
 }
 
+/// Whether the device of this number is bound to a file.
+pub(super) fn is_bound(number: u32) -> bool {
+    backing_path(&format!("loop{number}")).is_some()
+}
+
 /// Opens a loop device; `None` when there is none, or when it is just being detached.
 fn open(options: &OpenOptions, path: &Path) -> io::Result<Option<File>> {
     match options.open(path) {
@@ -229,8 +234,7 @@ pub fn attach(file: &Path) -> Result<LoopDevice, AttachError> {
         .attempt(|| format!("open {} for direct I/O", file.display()))?;
     let backing = FileIdentity::of(file)?;
     for _ in 0..ATTEMPTS {
-        let free = raw::loop_get_free(&control_file).attempt(|| "find a free loop device")?;
-        let path = PathBuf::from(format!("/dev/loop{free}"));
+        let path = free_loop_device::choose(&control_file)?;
         let attempt = || format!("attach {} to {}", file.display(), path.display());
         let options = File::options().read(true).write(true).clone();
         let Some(device) = open(&options, &path).attempt(attempt)? else {

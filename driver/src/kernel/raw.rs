@@ -16,6 +16,7 @@ const LOOP_CLR_FD: libc::c_ulong = 0x4C01;
 const LOOP_GET_STATUS64: libc::c_ulong = 0x4C05;
 const LOOP_SET_CAPACITY: libc::c_ulong = 0x4C07;
 const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
+const LOOP_CTL_ADD: libc::c_ulong = 0x4C80;
 const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
 
 /// `BLKRASET`: how much is read ahead, in sectors of 512 bytes.
@@ -127,6 +128,33 @@ pub(super) fn loop_get_free(control: impl AsFd) -> io::Result<u32> {
     // is open, for it is borrowed.
     let number = checked(unsafe { libc::ioctl(control.as_fd().as_raw_fd(), LOOP_CTL_GET_FREE) })?;
     u32::try_from(number).map_err(io::Error::other)
+}
+
+/// Whether a loop device had to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Added {
+    /// It was.
+    New,
+    /// It had been there.
+    Known,
+}
+
+/// Makes the loop device of this number, unless there is one.
+pub(super) fn loop_add(control: impl AsFd, number: u32) -> io::Result<Added> {
+    // SAFETY: LOOP_CTL_ADD takes a number and touches no memory of ours; the descriptor is open, for it is
+    // borrowed.
+    let added = checked(unsafe {
+        libc::ioctl(
+            control.as_fd().as_raw_fd(),
+            LOOP_CTL_ADD,
+            libc::c_ulong::from(number),
+        )
+    });
+    match added {
+        Ok(_) => Ok(Added::New),
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(Added::Known),
+        Err(error) => Err(error),
+    }
 }
 
 /// Binds the free loop device to the file in one step, with this block size and direct I/O.

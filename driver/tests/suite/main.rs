@@ -16,6 +16,7 @@ mod freezing;
 mod groups;
 mod health;
 mod lifecycle;
+mod loop_devices;
 mod metadata;
 mod model;
 mod modification;

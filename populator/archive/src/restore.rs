@@ -135,9 +135,9 @@ mod tests {
     #[test]
     fn the_budget_has_room_for_what_it_promises() {
         const FIXED: u64 = decode::MEMORY + index::reader::MEMORY + pieces::MEMORY + crew::MEMORY;
-        let usual = FIXED + Fetching::default().within(Budget::DEFAULT - FIXED).memory();
-        assert!(4 * usual <= Budget::DEFAULT, "{usual}");
         let all = FIXED + decode::DECRYPTION;
+        let usual = all + Fetching::default().memory();
+        assert!(usual <= Budget::EACH, "{usual}");
         let least = all + Fetching::default().within(Budget::MIN - all).memory();
         assert!(least <= Budget::MIN, "{least}");
     }

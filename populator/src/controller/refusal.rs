@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::node_secrets::NodeSecretError;
 use crate::store::StoreError;
 use crate::units;
 
@@ -246,50 +247,9 @@ pub enum Refusal {
         /// What the API server said.
         why: String,
     },
-    /// A Secret for the driver is missing.
-    #[error(
-        "the Secret {secret}, which the CSI driver {driver} wants on the node, does not exist; have the administrator create it, or name another one in the StorageClass"
-    )]
-    NodeSecretNotFound {
-        /// `NAMESPACE/NAME`.
-        secret: String,
-        /// The driver.
-        driver: String,
-    },
-    /// The API server does not hand a Secret for the driver out.
-    #[error(
-        "the populator may not read the Secret {secret}, which the CSI driver {driver} wants on the node ({why}); have the administrator give its ServiceAccount get on Secrets"
-    )]
-    NodeSecretUnreadable {
-        /// `NAMESPACE/NAME`.
-        secret: String,
-        /// The driver.
-        driver: String,
-        /// What the API server said.
-        why: String,
-    },
-    /// What is in a Secret for the driver is none that CSI can carry.
-    #[error(
-        "the value {key} of the Secret {secret}, which the CSI driver {driver} wants on the node, is not text in UTF-8, as CSI wants it; have the administrator correct it"
-    )]
-    NodeSecretNotText {
-        /// `NAMESPACE/NAME`.
-        secret: String,
-        /// The driver.
-        driver: String,
-        /// The key in it.
-        key: String,
-    },
-    /// More than an order can carry.
-    #[error(
-        "the Secrets that the CSI driver {driver} wants on the node are {human} together, and at most 512 KiB can be handed over; have the administrator make them smaller", human = units::bytes(*bytes)
-    )]
-    NodeSecretsTooLarge {
-        /// The driver.
-        driver: String,
-        /// Their size.
-        bytes: u64,
-    },
+    /// What the driver wants on the node cannot be handed to it.
+    #[error(transparent)]
+    NodeSecret(#[from] NodeSecretError),
     /// The node's agent cannot do what is asked for.
     #[error(
         "the populator's agent on the node {node} is older than the controller, and cannot {what}; have the administrator update the agents"
@@ -425,15 +385,14 @@ impl Refusal {
             }
             Self::StoreNotMatched { .. } | Self::StoreNotFound { .. } => "BackupStoreNotFound",
             Self::StoreElsewhere { .. } => "BackupStoreMismatch",
-            Self::SecretNotFound { .. } | Self::NodeSecretNotFound { .. } => "SecretNotFound",
+            Self::SecretNotFound { .. } => "SecretNotFound",
             Self::SecretIncomplete { .. } => "SecretIncomplete",
-            Self::NodeSecretNotText { .. } => "SecretInvalid",
-            Self::NodeSecretsTooLarge { .. } => "SecretTooLarge",
+            Self::NodeSecret(error) => error.reason(),
             Self::AgentOutdated { .. } => "AgentOutdated",
             Self::AmbientDenied { .. } | Self::AmbientElsewhere { .. } => {
                 "AmbientCredentialsDenied"
             }
-            Self::SecretUnreadable { .. } | Self::NodeSecretUnreadable { .. } => "SecretUnreadable",
+            Self::SecretUnreadable { .. } => "SecretUnreadable",
             Self::Store(error) => error.reason(),
             Self::TooNew { .. } => "NewerThanRestorePoint",
             Self::DeletedThen { .. } => "DeletedAtRestorePoint",
@@ -464,9 +423,10 @@ impl Refusal {
             | Self::AmbientDenied { .. }
             | Self::AmbientElsewhere { .. }
             | Self::StoreElsewhere { .. } => Again::OnChange,
-            // Of these, classes, grants, backups and stores are watched, and no order of changes loses one (watches/routes.rs).
-            // They are looked at again all the same: a watch whose connection has died unnoticed
-            // shows nothing for minutes, and what is missing in it is asked for each time.
+            // Of these, classes, grants, backups and stores are watched, and no order of changes loses
+            // one (watches/routes.rs). They are looked at again all the same: a watch whose connection
+            // has died unnoticed shows nothing for minutes, and what is missing in it is asked for each
+            // time.
             Self::NoGrants { .. }
             | Self::NotGranted { .. }
             | Self::ClassNotFound { .. }
@@ -477,10 +437,7 @@ impl Refusal {
             | Self::SecretNotFound { .. }
             | Self::SecretIncomplete { .. }
             | Self::SecretUnreadable { .. }
-            | Self::NodeSecretNotFound { .. }
-            | Self::NodeSecretUnreadable { .. }
-            | Self::NodeSecretNotText { .. }
-            | Self::NodeSecretsTooLarge { .. }
+            | Self::NodeSecret(_)
             | Self::AgentOutdated { .. }
             | Self::Store(_)
             | Self::TooNew { .. }

@@ -1,13 +1,20 @@
 //! What the controller refuses, and what it is told by stores.
 
 use jiff::Timestamp;
+use populator::controller::node_secrets::{NodeSecretError, NodeSecretErrorDiscriminants};
 use populator::controller::refusal::{Again, Refusal, RefusalDiscriminants};
 use populator::store::{Denied, StoreError, StoreErrorDiscriminants};
 
 use super::{LATER, ON_CHANGE, Row, complete, text};
 
 pub fn refusals() -> Vec<Row> {
-    let all = [refused_claims(), refused_backups(), refused_nodes()].concat();
+    let all = [
+        refused_claims(),
+        refused_secrets(),
+        refused_backups(),
+        refused_nodes(),
+    ]
+    .concat();
     complete::<_, RefusalDiscriminants>(&all);
     let rows = all.iter().filter(|it| !matches!(it, Refusal::Store(_)));
     rows.map(of_refusal).collect()
@@ -52,24 +59,6 @@ fn refused_claims() -> Vec<Refusal> {
             parameter: text("PARAMETER"),
         },
         Refusal::ClassTopologies { class: class() },
-        Refusal::NodeSecretNotFound {
-            secret: text("NAMESPACE/SECRET"),
-            driver: text("DRIVER"),
-        },
-        Refusal::NodeSecretUnreadable {
-            secret: text("NAMESPACE/SECRET"),
-            driver: text("DRIVER"),
-            why: text("WHY"),
-        },
-        Refusal::NodeSecretNotText {
-            secret: text("NAMESPACE/SECRET"),
-            driver: text("DRIVER"),
-            key: text("KEY"),
-        },
-        Refusal::NodeSecretsTooLarge {
-            driver: text("DRIVER"),
-            bytes: 600 << 10,
-        },
         Refusal::AgentOutdated {
             node: text("NODE"),
             what: "WHAT IS ASKED FOR",
@@ -78,6 +67,32 @@ fn refused_claims() -> Vec<Refusal> {
             backup: text("BACKUP"),
         },
     ]
+}
+
+fn refused_secrets() -> Vec<Refusal> {
+    let (secret, driver) = (|| text("NAMESPACE/SECRET"), || text("DRIVER"));
+    let all = vec![
+        NodeSecretError::NotFound {
+            secret: secret(),
+            driver: driver(),
+        },
+        NodeSecretError::Unreadable {
+            secret: secret(),
+            driver: driver(),
+            why: text("WHY"),
+        },
+        NodeSecretError::NotText {
+            secret: secret(),
+            driver: driver(),
+            key: text("KEY"),
+        },
+        NodeSecretError::TooLarge {
+            driver: driver(),
+            bytes: 600 << 10,
+        },
+    ];
+    complete::<_, NodeSecretErrorDiscriminants>(&all);
+    all.into_iter().map(Refusal::from).collect()
 }
 
 fn refused_backups() -> Vec<Refusal> {

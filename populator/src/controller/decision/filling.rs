@@ -182,11 +182,14 @@ fn failed(
             })
         }
         Cure::Time => {
-            let step = match observed.retry_at {
-                Some(due) if observed.now < due => Step::Wait(Wait::Until(due)),
-                _ => Step::Retry,
-            };
-            Decision::new(step, Stance::Retrying(failure))
+            match observed.retry_at {
+                Some(due) if observed.now < due => {
+                    Decision::new(Step::Wait(Wait::Until(due)), Stance::Retrying(failure))
+                }
+                // That was told during the pause; should something keep it from being tried again, such
+                // as a missing Secret, then that is told until it is cured.
+                _ => Decision::new(Step::Retry, None),
+            }
         }
     }
 }
