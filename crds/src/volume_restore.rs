@@ -91,10 +91,15 @@ pub struct VolumeRestoreStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 
-    /// How the volume comes to be: `Direct` means made and filled by the node's agent, and shown
-    /// to Kubernetes only when it is complete.
+    /// How the volume comes to be, which in both ways is shown to the PVC only when it is complete. `Direct`:
+    /// made and filled by the node's agent. `Prime`: made by the driver's own provisioner, for a PVC of the
+    /// populator's, and filled by the node's agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub way: Option<String>,
+
+    /// Why in this way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way_reason: Option<String>,
 
     /// The node where the volume lies.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -38,6 +38,7 @@ pub mod leftover;
 pub mod memory;
 pub mod metrics;
 pub mod milestone;
+pub mod node;
 pub mod node_secrets;
 pub mod order;
 pub mod prime;
@@ -160,6 +161,7 @@ async fn lead(
         drivers: arguments.drivers().into(),
         listings: Listings::default(),
         cross_namespace: arguments.cross_namespace,
+        cordoned: node::Cordoned::default(),
         reach: arguments.reach(),
         url_lifetime: arguments.url_lifetime,
         stores,

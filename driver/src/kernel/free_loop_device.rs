@@ -18,11 +18,9 @@ pub(super) fn choose(control: &File) -> Result<PathBuf, Failed> {
     for number in first.. {
         let path = PathBuf::from(format!("/dev/loop{number}"));
         if number > first {
-            let added = raw::loop_add(control, number);
-            match added.attempt(|| format!("make {}", path.display()))? {
-                raw::Added::New => {}
-                raw::Added::Known if loop_device::is_bound(number) => continue,
-                raw::Added::Known => {}
+            raw::loop_add(control, number).attempt(|| format!("make {}", path.display()))?;
+            if loop_device::is_bound(number) {
+                continue;
             }
         }
         if !is_shown(&mounts, &path) {

@@ -130,17 +130,8 @@ pub(super) fn loop_get_free(control: impl AsFd) -> io::Result<u32> {
     u32::try_from(number).map_err(io::Error::other)
 }
 
-/// Whether a loop device had to be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Added {
-    /// It was.
-    New,
-    /// It had been there.
-    Known,
-}
-
 /// Makes the loop device of this number, unless there is one.
-pub(super) fn loop_add(control: impl AsFd, number: u32) -> io::Result<Added> {
+pub(super) fn loop_add(control: impl AsFd, number: u32) -> io::Result<()> {
     // SAFETY: LOOP_CTL_ADD takes a number and touches no memory of ours; the descriptor is open, for it is
     // borrowed.
     let added = checked(unsafe {
@@ -151,9 +142,8 @@ pub(super) fn loop_add(control: impl AsFd, number: u32) -> io::Result<Added> {
         )
     });
     match added {
-        Ok(_) => Ok(Added::New),
-        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(Added::Known),
-        Err(error) => Err(error),
+        Err(error) if error.raw_os_error() != Some(libc::EEXIST) => Err(error),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

@@ -26,6 +26,10 @@ use crate::choices;
 use crate::failpoint;
 use crate::seal::Contents;
 
+/// Processes that may end in the middle of one attempt before it counts as failed: a cause that lies in the
+/// archive ends every one of them, and with it what the agent does for others.
+const INTERRUPTIONS_MAX: u32 = 3;
+
 /// One order being carried out.
 #[derive(Debug)]
 pub struct Attempt<'a> {
@@ -72,6 +76,7 @@ impl Attempt<'_> {
             return written.map(drop);
         };
         let released = teardown::release(self.node, record).await;
+        let was_begun = record.begun.take().is_some();
         match (written, released) {
             (Ok(filled), Ok(())) => {
                 let mut complete = record.clone();
@@ -83,15 +88,31 @@ impl Attempt<'_> {
                 *record = complete;
                 Ok(())
             }
-            (Ok(_), Err(error)) | (Err(error), Ok(())) => Err(error),
+            (Ok(_), Err(error)) | (Err(error), Ok(())) => {
+                self.note_end(record, was_begun);
+                Err(error)
+            }
             (Err(error), Err(release)) => {
                 tracing::warn!(order = record.order, %release, "left mounted for now");
+                self.note_end(record, was_begun);
                 Err(error)
             }
         }
     }
 
+    /// This process has lived to see the attempt's end.
+    fn note_end(&self, record: &Record, was_begun: bool) {
+        if was_begun && let Err(error) = self.node.records.save(record) {
+            tracing::warn!(order = record.order, %error, "the end of an attempt was not written down");
+        }
+    }
+
     async fn write(&self, record: &mut Option<Record>) -> Result<Filled, AttemptError> {
+        let attempt = self.order.spec.attempt;
+        let times = record.as_ref().map_or(0, |it| it.ended_in(attempt));
+        if times >= INTERRUPTIONS_MAX {
+            return Err(AttemptError::Interrupted { times });
+        }
         let options = self.options()?;
         let goes_on = record.as_ref().is_some_and(|it| self.goes_on(it));
         if let Some(snapshot) = self.copy.as_ref().filter(|_| !goes_on) {
@@ -107,7 +128,8 @@ impl Attempt<'_> {
         let (Err(error), Some(known)) = (&written, record.as_ref()) else {
             return written;
         };
-        if !(goes_on && known.spoiled && error.failure().cure != Cure::Time) {
+        let is_final = error.failure().cure != Cure::Time || error.is_of_no_volume();
+        if !(goes_on && known.spoiled && is_final) {
             return written;
         }
         tracing::warn!(order = known.order, %error, "begun anew, with another volume");
@@ -189,6 +211,7 @@ impl Attempt<'_> {
         }
         let earlier = kept.take();
         let was_there = earlier.is_some();
+        let begun_before = earlier.as_ref().and_then(|record| record.begun);
         let begun = earlier.filter(|record| self.goes_on(record));
         // Another volume cannot be had from here: the one that an earlier attempt has written to is
         // emptied.
@@ -199,6 +222,8 @@ impl Attempt<'_> {
         };
         let record = kept.insert(begun.unwrap_or_else(|| Record::new(self.order)));
         record.mounted = record.made.volume().is_some();
+        record.begun = begun_before;
+        record.begin(self.order.spec.attempt);
         failpoint::reached("agent.record.before");
         self.node.records.save(record)?;
         failpoint::reached("agent.record.after");

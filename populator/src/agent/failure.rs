@@ -64,6 +64,12 @@ pub enum AttemptError {
     /// The archive, the store or the volume failed.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// The agent does not live to see the end.
+    #[error("the populator's agent on the node ended {times} times in the middle of it")]
+    Interrupted {
+        /// How often.
+        times: u32,
+    },
     /// The thread that fills the volume died.
     #[error("filling the volume ended in the middle ({0})")]
     Died(#[from] tokio::task::JoinError),
@@ -103,6 +109,14 @@ impl AttemptError {
         )
     }
 
+    /// Whether the driver knows no such volume on the node.
+    pub fn is_of_no_volume(&self) -> bool {
+        let Self::Call(CallError::Answer { rpc, code, .. }) = self else {
+            return false;
+        };
+        *code == Code::NotFound && matches!(rpc, Rpc::NodeStageVolume | Rpc::NodePublishVolume)
+    }
+
     /// What it says of the volume that the attempt had.
     pub fn worth(&self) -> Worth {
         match self {
@@ -111,6 +125,7 @@ impl AttemptError {
             )
             | Self::Unfit { .. }
             | Self::Died(_) => Worth::Nothing,
+            _ if self.is_of_no_volume() => Worth::Nothing,
             Self::Mount(MountError::Look { .. }) | Self::Keys(_) => Worth::Doubtful,
             Self::Call(CallError::Answer { rpc, code, .. }) => match answered(*rpc, *code) {
                 ("DriverUnavailable", _, _) => Worth::Same,
@@ -129,6 +144,7 @@ impl AttemptError {
             | Self::Choice(_)
             | Self::NoFiles
             | Self::Sealed(_)
+            | Self::Interrupted { .. }
             | Self::Restore(_) => Worth::Same,
         }
     }
@@ -215,6 +231,12 @@ impl AttemptError {
                 "they are sealed anew for the next attempt",
             ),
             Self::Restore(error) => (error.reason(), restore(error), for_a_claim(error)),
+            Self::Interrupted { .. } => (
+                "AgentInterrupted",
+                Cure::Time,
+                "see what ends its pod, as for example a memory limit below what docs/operations.md says; it is \
+                 tried again",
+            ),
             Self::Died(_) => (
                 "NodeError",
                 Cure::Time,
@@ -302,6 +324,19 @@ fn answered(rpc: Rpc, code: Code) -> (&'static str, Cure, &'static str) {
             Cure::Time,
             "look at the driver's log on the node; it is tried again",
         ),
+        // What kubelet meets with patience: the volume may not have come to the node yet, or what the driver
+        // itself needs to reach it is being mended.
+        (
+            Code::NotFound
+            | Code::FailedPrecondition
+            | Code::PermissionDenied
+            | Code::Unauthenticated,
+            Rpc::NodeStageVolume | Rpc::NodePublishVolume,
+        ) => (
+            "DriverRefused",
+            Cure::Time,
+            "look at the driver's log on the node and correct what it names; it is tried again",
+        ),
         (
             Code::InvalidArgument
             | Code::NotFound
@@ -352,166 +387,4 @@ pub fn made_nothing(error: &CallError) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use archive::{SourceError, SourceErrorKind};
-    use std::path::PathBuf;
-
-    fn call(rpc: Rpc, code: Code) -> AttemptError {
-        CallError::Answer {
-            driver: "driver.example.com".into(),
-            rpc,
-            code,
-            message: "so it is".into(),
-        }
-        .into()
-    }
-
-    fn source(kind: SourceErrorKind) -> AttemptError {
-        RestoreError::from(SourceError::new(kind, "503 SlowDown")).into()
-    }
-
-    fn table() -> Vec<(AttemptError, &'static str, Cure)> {
-        vec![
-            (
-                call(Rpc::CreateVolume, Code::ResourceExhausted),
-                "NodeFull",
-                Cure::OtherNode,
-            ),
-            (
-                call(Rpc::CreateVolume, Code::OutOfRange),
-                "SizeRefused",
-                Cure::Person,
-            ),
-            (
-                call(Rpc::CreateVolume, Code::InvalidArgument),
-                "ParametersRefused",
-                Cure::Person,
-            ),
-            (
-                call(Rpc::CreateVolume, Code::AlreadyExists),
-                "VolumeExists",
-                Cure::Person,
-            ),
-            (
-                call(Rpc::CreateVolume, Code::Unavailable),
-                "DriverUnavailable",
-                Cure::Time,
-            ),
-            (
-                call(Rpc::CreateVolume, Code::Aborted),
-                "DriverUnavailable",
-                Cure::Time,
-            ),
-            (
-                call(Rpc::CreateVolume, Code::DeadlineExceeded),
-                "DriverUnavailable",
-                Cure::Time,
-            ),
-            (
-                call(Rpc::NodeStageVolume, Code::ResourceExhausted),
-                "DriverUnavailable",
-                Cure::Time,
-            ),
-            (
-                call(Rpc::NodeStageVolume, Code::Internal),
-                "DriverFailed",
-                Cure::Time,
-            ),
-            (
-                call(Rpc::NodePublishVolume, Code::InvalidArgument),
-                "DriverRefused",
-                Cure::Person,
-            ),
-            (
-                MountError::NotAMount(PathBuf::from("/t")).into(),
-                "MountNotVisible",
-                Cure::Person,
-            ),
-            (
-                source(SourceErrorKind::Unavailable),
-                "StoreUnavailable",
-                Cure::Time,
-            ),
-            (
-                source(SourceErrorKind::Changed),
-                "ArchiveChanged",
-                Cure::Person,
-            ),
-            (source(SourceErrorKind::Denied), "ArchiveDenied", Cure::Time),
-            (
-                RestoreError::ArchiveTruncated {
-                    what: "no end".into(),
-                }
-                .into(),
-                "ArchiveTruncated",
-                Cure::Person,
-            ),
-            (
-                AttemptError::Unfit {
-                    driver: "d".into(),
-                    unfit: Unfit::Small {
-                        made: 1,
-                        required: 2,
-                    },
-                },
-                "VolumeTooSmall",
-                Cure::Person,
-            ),
-        ]
-    }
-
-    #[test]
-    fn every_failure_has_its_word_and_its_cure() {
-        for (error, reason, cure) in table() {
-            let failure = error.failure();
-            assert_eq!(
-                (failure.reason.as_str(), failure.cure),
-                (reason, cure),
-                "{error}"
-            );
-            let message = failure.message;
-            assert!(
-                message.contains("; ") && !message.ends_with('.'),
-                "{message}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_volume_is_kept_unless_it_is_what_failed() {
-        let stage = |code| call(Rpc::NodeStageVolume, code).worth();
-        for code in [Code::Unavailable, Code::Aborted, Code::DeadlineExceeded] {
-            assert_eq!(stage(code), Worth::Same, "{code}");
-        }
-        assert_eq!(stage(Code::Internal), Worth::Doubtful);
-        assert_eq!(stage(Code::NotFound), Worth::Nothing);
-        assert_eq!(
-            source(SourceErrorKind::Unavailable).worth(),
-            Worth::Same,
-            "it is the store that failed"
-        );
-        let truncated = RestoreError::ArchiveTruncated {
-            what: "no end".into(),
-        };
-        assert_eq!(AttemptError::from(truncated).worth(), Worth::Same);
-    }
-
-    #[test]
-    fn cancelling_is_no_failure() {
-        assert!(AttemptError::Cancelled.is_cancelled());
-        assert!(AttemptError::from(RestoreError::Cancelled).is_cancelled());
-        assert!(!call(Rpc::CreateVolume, Code::Cancelled).is_cancelled());
-    }
-
-    #[test]
-    fn a_volume_may_be_left_behind_unless_the_answer_is_final() {
-        let left = |code| match call(Rpc::CreateVolume, code) {
-            AttemptError::Call(error) => !made_nothing(&error),
-            _ => unreachable!(),
-        };
-        assert!(left(Code::DeadlineExceeded) && left(Code::Unavailable) && left(Code::Aborted));
-        assert!(left(Code::Internal) && left(Code::Unknown));
-        assert!(!left(Code::ResourceExhausted) && !left(Code::InvalidArgument));
-    }
-}
+mod tests;

@@ -52,10 +52,23 @@ pub struct Record {
     /// Attempts in a row that were to go on with the volume and could not so much as mount it.
     #[serde(default)]
     pub setbacks: u32,
+    /// The attempt that a process has begun and not seen the end of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<Begun>,
     /// What was restored, once the volume is complete. Written before it is reported: from then on
     /// the volume may become a PersistentVolume at any time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filled: Option<Filled>,
+}
+
+/// An attempt that is under way, or in the middle of which the agent ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Begun {
+    /// Which.
+    pub attempt: i64,
+    /// How many processes have begun it.
+    pub times: u32,
 }
 
 /// Whether a volume exists.
@@ -107,6 +120,7 @@ impl Record {
             mounted: false,
             spoiled: false,
             setbacks: 0,
+            begun: None,
             filled: None,
         }
     }
@@ -122,6 +136,20 @@ impl Record {
             },
             mounted: true,
             ..Self::new(order)
+        }
+    }
+
+    /// One more process begins this attempt.
+    pub fn begin(&mut self, attempt: i64) {
+        let times = self.ended_in(attempt) + 1;
+        self.begun = Some(Begun { attempt, times });
+    }
+
+    /// How often the agent ended in the middle of this attempt.
+    pub fn ended_in(&self, attempt: i64) -> u32 {
+        match self.begun {
+            Some(begun) if begun.attempt == attempt => begun.times,
+            Some(_) | None => 0,
         }
     }
 

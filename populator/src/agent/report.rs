@@ -23,11 +23,21 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 /// The field manager that owns an order's status.
 const MANAGER: &str = "populator-agent";
 
+/// Whom to report to: this order, and none that bears its name later.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The orders of the populator's namespace.
+    pub api: Api<RestoreOrder>,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: Option<String>,
+}
+
 /// The status of one order on its way to the API server. Dropping it ends the reporting.
 #[derive(Debug)]
 pub struct Reporter {
-    api: Api<RestoreOrder>,
-    name: String,
+    to: Order,
     desired: watch::Sender<RestoreOrderStatus>,
     sent: Arc<watch::Sender<RestoreOrderStatus>>,
     /// Held while a patch is on its way, so that they arrive in order; when the last one did.
@@ -36,21 +46,19 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Reports for the order `name`, whose status is `known`.
-    pub fn start(api: Api<RestoreOrder>, name: &str, known: RestoreOrderStatus) -> Self {
+    /// Reports to an order whose status is `known`.
+    pub fn start(to: Order, known: RestoreOrderStatus) -> Self {
         let desired = watch::Sender::new(known.clone());
         let sent = Arc::new(watch::Sender::new(known));
         let gate = Arc::new(Mutex::new(None));
         let forwarding = Forwarding {
-            api: api.clone(),
-            name: name.to_owned(),
+            to: to.clone(),
             desired: desired.subscribe(),
             sent: Arc::clone(&sent),
             gate: Arc::clone(&gate),
         };
         Self {
-            api,
-            name: name.to_owned(),
+            to,
             desired,
             sent,
             gate,
@@ -78,7 +86,7 @@ impl Reporter {
         version: Option<&str>,
     ) -> Result<(), kube::Error> {
         let mut last = self.gate.lock().await;
-        patch(&self.api, &self.name, &status, version).await?;
+        patch(&self.to, &status, version).await?;
         *last = Some(Instant::now());
         self.desired.send_replace(status.clone());
         self.sent.send_replace(status);
@@ -87,8 +95,7 @@ impl Reporter {
 }
 
 struct Forwarding {
-    api: Api<RestoreOrder>,
-    name: String,
+    to: Order,
     desired: watch::Receiver<RestoreOrderStatus>,
     sent: Arc<watch::Sender<RestoreOrderStatus>>,
     gate: Arc<Mutex<Option<Instant>>>,
@@ -122,14 +129,14 @@ impl Forwarding {
             if desired == *self.sent.borrow() {
                 continue;
             }
-            match patch(&self.api, &self.name, &desired, None).await {
+            match patch(&self.to, &desired, None).await {
                 Ok(()) => {}
                 Err(kube::Error::Api(status)) if status.is_not_found() => {
-                    tracing::debug!(order = self.name, "nobody is left to report to");
+                    tracing::debug!(order = self.to.name, "nobody is left to report to");
                 }
                 Err(error) => {
                     drop(last);
-                    tracing::warn!(order = self.name, %error, "the status is reported again soon");
+                    tracing::warn!(order = self.to.name, %error, "the status is reported again soon");
                     sleep(pause).await;
                     pause = (pause * 2).min(PAUSES.1);
                     continue;
@@ -158,15 +165,14 @@ fn is_end(state: State) -> bool {
 
 /// Server-side apply: what is not in `status` any more goes from the object too.
 async fn patch(
-    api: &Api<RestoreOrder>,
-    name: &str,
+    to: &Order,
     status: &RestoreOrderStatus,
     version: Option<&str>,
 ) -> Result<(), kube::Error> {
     let mut object = json!({
         "apiVersion": format!("{}/{}", crds::GROUP, crds::VERSION),
         "kind": "RestoreOrder",
-        "metadata": {"name": name},
+        "metadata": {"name": to.name, "uid": to.uid},
         "status": status,
     });
     if let Some(version) = version {
@@ -176,7 +182,8 @@ async fn patch(
     if is_end(status.state) {
         failpoint::reached("agent.report.before");
     }
-    api.patch_status(name, &parameters, &Patch::Apply(object))
+    to.api
+        .patch_status(&to.name, &parameters, &Patch::Apply(object))
         .await?;
     if is_end(status.state) {
         failpoint::reached("agent.report.after");

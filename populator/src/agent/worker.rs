@@ -8,6 +8,7 @@ use crds::restore_order::{RestoreOrder, RestoreOrderStatus, State};
 use kube::Api;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::attempt::Attempt;
 use super::decision::{self, Observed, Step};
@@ -15,7 +16,7 @@ use super::failure::AttemptError;
 use super::node::Node;
 use super::places::Wish;
 use super::record::{Filled, Record};
-use super::report::Reporter;
+use super::report::{self, Reporter};
 use super::snapshots::{self, Kept, Share};
 use super::teardown;
 use super::turns::Turn;
@@ -90,12 +91,17 @@ impl Worker {
         around: Surroundings,
         record: Option<Record>,
     ) -> Self {
-        let known = around
-            .sight
-            .borrow()
-            .as_ref()
-            .and_then(|order| order.status.clone());
-        let reporter = Reporter::start(orders.clone(), name, known.unwrap_or_default());
+        let seen = around.sight.borrow().clone();
+        let known = seen.as_ref().and_then(|order| order.status.clone());
+        let recorded = record.as_ref().map(|record| record.uid.clone());
+        let to = report::Order {
+            api: orders.clone(),
+            name: name.to_owned(),
+            uid: seen
+                .and_then(|order| order.metadata.uid.clone())
+                .or(recorded),
+        };
+        let reporter = Reporter::start(to, known.unwrap_or_default());
         Self {
             node,
             orders,
@@ -108,7 +114,20 @@ impl Worker {
 
     /// Works until there is nothing left to do, once it is its `turn`; with a place in the `line` for its
     /// content, if it has one already.
-    pub async fn run(mut self, turn: Turn, line: Option<Turn>) {
+    pub async fn run(self, turn: Turn, line: Option<Turn>) {
+        // The VolumeRestore has the PVC's name.
+        let sight = self.around.sight.borrow().clone();
+        let spec = sight.as_ref().map(|order| &order.spec);
+        let span = tracing::info_span!(
+            "restore",
+            namespace = spec.map(|spec| &*spec.claim.namespace),
+            claim = spec.map(|spec| &*spec.claim.name),
+            node = spec.map(|spec| &*spec.node_name),
+        );
+        self.work(turn, line).instrument(span).await;
+    }
+
+    async fn work(mut self, turn: Turn, line: Option<Turn>) {
         self.line = line;
         let stop = self.around.stop.clone();
         let Some(_turn) = stop.run_until_cancelled(turn.held()).await else {
@@ -253,12 +272,9 @@ impl Worker {
             cancel,
         };
         node.metrics.running.inc();
-        let claim = &order.spec.claim;
         tracing::info!(
             order = self.name(),
             attempt = order.spec.attempt,
-            namespace = claim.namespace,
-            claim = claim.name,
             "filling a volume"
         );
         let filled = attempt.fill(&mut self.record).await;

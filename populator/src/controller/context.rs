@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use super::claim;
 use super::memory::Memory;
 use super::metrics::Metrics;
+use super::node::Cordoned;
 use super::queue::Queue;
 use super::resolution::Listings;
 use super::watches::Stores;
@@ -108,6 +109,8 @@ pub struct Context {
     pub url_lifetime: Duration,
     /// What the watches show.
     pub stores: Stores,
+    /// The nodes that take no pods.
+    pub cordoned: Cordoned,
     /// What is to be worked on.
     pub queue: Arc<Queue<Key>>,
     /// What this process remembers.

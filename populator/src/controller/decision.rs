@@ -6,6 +6,7 @@
 
 mod disposal;
 mod filling;
+mod observed;
 mod permission;
 mod placement;
 mod prime;
@@ -13,141 +14,22 @@ mod prime;
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use crds::restore_order::{Failure, Goal, RestoreOrder};
-use crds::volume_restore::{Basis, Phase, VolumeRestoreStatus};
+use crds::volume_restore::{Basis, Phase};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
-use super::agents::Agents;
 use super::claim::Claim;
-use super::class::Class;
 use super::ending::{Ending, Hindrance};
-use super::grants::GrantSight;
-use super::prime::{DriverWishes, Sight};
 use super::refusal::{Again, Refusal};
-use super::resolution::Pinned;
+
+pub use observed::{ClaimSight, ClassSight, NodeSight, Observed, Restore, VolumeSight};
 
 /// How often an agent that is at work is checked for being alive.
 const ALIVE_CHECK: SignedDuration = SignedDuration::from_secs(15);
 
-/// All that a decision rests on.
-#[derive(Clone, Debug)]
-pub struct Observed {
-    /// The time.
-    pub now: Timestamp,
-    /// The PVC.
-    pub claim: ClaimSight,
-    /// Its VolumeRestore.
-    pub restore: Option<Restore>,
-    /// Its order.
-    pub order: Option<Arc<RestoreOrder>>,
-    /// Its StorageClass.
-    pub class: ClassSight,
-    /// Whether its VolumeBackup may be read.
-    pub grant: GrantSight,
-    /// What a restore would rest on now, where the VolumeBackup is there.
-    pub basis: Option<Basis>,
-    /// The archive, once it was looked at.
-    pub archive: Option<Result<Pinned, Refusal>>,
-    /// How the class's driver wants its volumes used, once that was looked at.
-    pub wishes: Option<DriverWishes>,
-    /// What was made for it, where the driver's own provisioner makes the volume.
-    pub prime: Sight,
-    /// The PersistentVolume that the PVC gets.
-    pub volume: VolumeSight,
-    /// The Node object of the order's node.
-    pub node: NodeSight,
-    /// The agents.
-    pub agents: Agents,
-    /// When the failed attempt may be repeated.
-    pub retry_at: Option<Timestamp>,
-    /// Nodes that had no room, and until when they are left alone.
-    pub full_nodes: BTreeMap<String, Timestamp>,
-    /// The drivers that the administrator named.
-    pub drivers: Arc<[String]>,
-}
-
-/// What is known of the PVC.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClaimSight {
-    /// As the watch last showed it.
-    Cached(Claim),
-    /// As the API server has just shown it.
-    Live(Claim),
-    /// The watch shows none of this UID.
-    NotCached,
-    /// The API server has just said that there is none of this UID.
-    Gone,
-}
-
-/// What is known of the StorageClass.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClassSight {
-    /// As the watch last showed it, or the API server has just.
-    Known(Class),
-    /// The watch shows none of this name.
-    NotCached,
-    /// The API server has just said that there is none.
-    Absent,
-}
-
-impl ClassSight {
-    /// The class, where it is known.
-    pub fn known(&self) -> Option<&Class> {
-        match self {
-            Self::Known(class) => Some(class),
-            Self::NotCached | Self::Absent => None,
-        }
-    }
-}
-
-/// What is known of the PersistentVolume that the PVC gets or, without an order, has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VolumeSight {
-    /// Nobody has looked.
-    Unknown,
-    /// This process has made it earlier, or pointed it to the PVC.
-    Made,
-    /// The API server has just shown it, with the restored volume in it and for the PVC.
-    Ours,
-    /// The API server has just shown one of that name with another volume in it.
-    Foreign,
-    /// The API server has just said that there is none, or none for the PVC yet.
-    Absent,
-}
-
-/// What is known of the Node object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NodeSight {
-    /// Nobody has looked.
-    Unknown,
-    /// The API server has just shown it.
-    Present,
-    /// The API server has just said that there is none.
-    Absent,
-}
-
-/// A VolumeRestore.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Restore {
-    /// Its UID.
-    pub uid: String,
-    /// Its generation.
-    pub generation: Option<i64>,
-    /// When it was created.
-    pub created: Option<Timestamp>,
-    /// The UID of the PVC that it speaks of.
-    pub claim_uid: String,
-    /// Whether it is being deleted.
-    pub deleting: bool,
-    /// Whether a person wants it not to go on for now.
-    pub paused: bool,
-    /// What this program last wrote there.
-    pub status: VolumeRestoreStatus,
-}
+/// For how long a VolumeRestore may be on its way out before that is told.
+const DELETION_PATIENCE: SignedDuration = SignedDuration::from_secs(15);
 
 /// The answer: what to do, and what people shall see meanwhile.
 #[derive(Clone, Debug, PartialEq)]
@@ -169,6 +51,8 @@ pub enum Step {
     LookAtVolume,
     /// Look: ask the API server for the order's Node.
     LookAtNode,
+    /// Look: ask the API server for the nodes that take no pods.
+    LookAtCordoned,
     /// Look: ask the API server for the class's CSIDriver.
     LookAtDriver,
     /// Look: ask the API server for the prime PVC, and for what belongs to it.
@@ -327,11 +211,24 @@ fn decide(observed: &Observed) -> Decision {
 fn without_restore(observed: &Observed, claim: &Claim) -> Option<Decision> {
     let step = match &observed.restore {
         None => Step::CreateRestore,
-        Some(restore) if restore.deleting => Step::Wait(Wait::OnChange),
+        Some(restore) if restore.deleting.is_some() => {
+            return Some(without_deleted(observed.now, restore.deleting));
+        }
         Some(restore) if restore.claim_uid != claim.uid => Step::ReplaceRestore,
         Some(_) => return None,
     };
     Some(Decision::new(step, None))
+}
+
+/// A VolumeRestore that is on its way out is soon gone, unless somebody's finalizer keeps it.
+fn without_deleted(now: Timestamp, since: Option<Timestamp>) -> Decision {
+    match since.map(|since| since + DELETION_PATIENCE) {
+        Some(due) if now < due => Decision::new(Step::Wait(Wait::Until(due)), None),
+        Some(_) | None => Decision::new(
+            Step::Wait(Wait::OnChange),
+            Stance::Hindered(Hindrance::RestoreKept),
+        ),
+    }
 }
 
 /// The PersistentVolume that the PVC shall get.

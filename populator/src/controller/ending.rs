@@ -75,10 +75,11 @@ pub enum Ending {
     AnswerInvalid,
     /// The store or the way to it is not worth more attempts.
     #[error(
-        "after {attempts} attempts {} were fetched for an archive of {}, and the last failure was: \
-         {last}; see that the connection between nodes and store is stable",
+        "after {attempts} attempts {} were fetched for an archive of {}{}; see that the connection between \
+         nodes and store is stable",
         bytes(*fetched),
-        bytes(*size)
+        bytes(*size),
+        last.as_ref().map(|last| format!(", and the last failure was: {last}")).unwrap_or_default()
     )]
     BudgetSpent {
         /// How many.
@@ -87,8 +88,8 @@ pub enum Ending {
         fetched: i64,
         /// Bytes of the archive.
         size: i64,
-        /// What the last one failed for.
-        last: String,
+        /// What the last one failed for, unless it is still under way.
+        last: Option<String>,
     },
     /// As often as the VolumeBackup allows.
     #[error(
@@ -219,6 +220,23 @@ pub enum Hindrance {
         /// The node.
         node: String,
     },
+    /// A VolumeRestore of the same name is on its way out.
+    #[error(
+        "the VolumeRestore of the same name is being deleted, and a finalizer keeps it; see whose that is with \
+         kubectl get volumerestore -o yaml, the restore begins when it is gone"
+    )]
+    RestoreKept,
+    /// What is left of an earlier attempt does not go.
+    #[error(
+        "what an earlier attempt left on node {node} cannot be deleted: {said}; it is tried again, and the \
+         restore then goes on by itself"
+    )]
+    VolumeKept {
+        /// The node.
+        node: String,
+        /// What the agent there says.
+        said: String,
+    },
     /// Nobody renews the agent's Lease.
     #[error(
         "the populator's agent on node {node} does not answer; see that its pod runs there, the \
@@ -242,6 +260,8 @@ impl Hindrance {
             Self::Silent { .. } => "SidecarSilent",
             Self::Detached => "VolumeDetached",
             Self::NodeFull { .. } => "NodeFull",
+            Self::RestoreKept => "VolumeRestoreKept",
+            Self::VolumeKept { .. } => "VolumeKept",
             Self::AgentSilent { .. } => "AgentSilent",
         }
     }
@@ -257,6 +277,8 @@ impl Hindrance {
                 | Self::Complaint { .. }
                 | Self::Silent { .. }
                 | Self::Detached
+                | Self::RestoreKept
+                | Self::VolumeKept { .. }
                 | Self::AgentSilent { .. } => Cure::Time,
             },
         }

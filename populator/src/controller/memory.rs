@@ -62,6 +62,8 @@ pub struct Remembered {
     pub milestone: Option<String>,
     /// The failed attempt that was seen, and when the next may begin.
     retry: Option<(i64, Timestamp)>,
+    /// Not before then is a URL signed again.
+    pub renewal: Option<Timestamp>,
     /// Nodes without room, how often they had none, and until when to leave them alone.
     full: BTreeMap<String, (u32, Timestamp)>,
     /// The order, as it was last written.

@@ -24,7 +24,13 @@ const STEPS_MAX: usize = 32;
 
 /// Does what there is to do for one PVC now, and puts it into the queue again where time matters.
 pub async fn reconcile(context: &Context, key: &ClaimKey) {
-    let span = tracing::info_span!("pvc", namespace = key.namespace, name = key.name);
+    // The VolumeRestore has the PVC's name.
+    let span = tracing::info_span!(
+        "restore",
+        namespace = key.namespace,
+        claim = key.name,
+        node = tracing::field::Empty
+    );
     let work = failpoint::working_for(&key.namespace, &key.name, drive(context, key));
     if let Some(pause) = work.instrument(span).await {
         context.queue.add_after(Key::Claim(key.clone()), pause);
@@ -34,13 +40,18 @@ pub async fn reconcile(context: &Context, key: &ClaimKey) {
 /// Steps until nothing is to be done; returns when to look again at the latest.
 async fn drive(context: &Context, key: &ClaimKey) -> Option<Duration> {
     let mut observed = observation::observe(context, key);
+    if let Some(order) = &observed.order {
+        tracing::Span::current().record("node", &order.spec.node_name);
+    }
     for _ in 0..STEPS_MAX {
         observed.now = Timestamp::now();
         let decision = decision::next(&observed);
-        tracing::debug!(claim = %key.uid, step = ?decision.step, "next step");
-        let told = match &decision.stance {
-            Some(stance) => telling::tell(context, key, &mut observed, stance).await,
-            None => Ok(None),
+        tracing::debug!(uid = %key.uid, step = ?decision.step, "next step");
+        let told = if let Some(stance) = &decision.stance {
+            telling::tell(context, key, &mut observed, stance).await
+        } else {
+            telling::stands(context, key, &observed);
+            Ok(None)
         };
         let tell_again = match told {
             Ok(pause) => pause,
@@ -52,7 +63,7 @@ async fn drive(context: &Context, key: &ClaimKey) -> Option<Duration> {
                 return Some(after(context, key, &error));
             }
             Err(error) => {
-                tracing::debug!(claim = %key.uid, %error, "a status could not be written");
+                tracing::debug!(uid = %key.uid, %error, "a status could not be written");
                 Some(api::CATCH_UP)
             }
         };
@@ -76,7 +87,7 @@ async fn drive(context: &Context, key: &ClaimKey) -> Option<Duration> {
             Ok(()) => {}
             Err(Trouble::Api(error)) => {
                 if let Meaning::Refused(why) = api::meaning(&error) {
-                    tracing::warn!(claim = %key.uid, why, step = ?decision.step, "refused");
+                    tracing::warn!(uid = %key.uid, why, step = ?decision.step, "refused");
                     let stance = Stance::Hindered(Hindrance::Refused { why });
                     hinder(context, key, &mut observed, stance).await;
                 }
@@ -84,11 +95,18 @@ async fn drive(context: &Context, key: &ClaimKey) -> Option<Duration> {
             }
             Err(Trouble::Refused(refusal)) => {
                 hinder(context, key, &mut observed, Stance::Refused(refusal)).await;
-                return pause(context, key, Wait::Growing);
+                let pause = context.memory.update(&key.uid, Remembered::next_look);
+                if decision.step == Step::RenewAccess {
+                    // The agent goes on meanwhile, and whatever it reports brings us here again.
+                    context.memory.update(&key.uid, |remembered| {
+                        remembered.renewal = Some(Timestamp::now() + pause);
+                    });
+                }
+                return Some(pause);
             }
         }
     }
-    tracing::warn!(claim = %key.uid, "more steps than expected; going on later");
+    tracing::warn!(uid = %key.uid, "more steps than expected; going on later");
     pause(context, key, Wait::Growing)
 }
 
@@ -99,7 +117,7 @@ async fn hinder(
     stance: Stance,
 ) {
     if let Err(error) = telling::tell(context, key, observed, &stance).await {
-        tracing::debug!(claim = %key.uid, %error, "a status could not be written");
+        tracing::debug!(uid = %key.uid, %error, "a status could not be written");
     }
 }
 
@@ -117,7 +135,7 @@ fn after(context: &Context, key: &ClaimKey, error: &kube::Error) -> Duration {
             context.memory.update(&key.uid, Remembered::next_look)
         }
         Meaning::Transient => {
-            tracing::warn!(claim = %key.uid, %error, "the API server did not answer as expected");
+            tracing::warn!(uid = %key.uid, %error, "the API server did not answer as expected");
             context.memory.update(&key.uid, Remembered::next_look)
         }
     }

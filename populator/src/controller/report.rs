@@ -82,13 +82,38 @@ pub fn report(stance: &Stance, observed: &Observed, restore: &Restore) -> Report
     }
 }
 
+/// What a person should know in this stance, apart from any VolumeRestore.
+pub fn warning(stance: &Stance, observed: &Observed) -> Option<Notice> {
+    let telling = Telling::of(stance, observed, observed.order.as_deref());
+    let kind = telling.kind.filter(|kind| *kind == Kind::Warning)?;
+    Some(Notice {
+        kind,
+        reason: telling.verdict.reason,
+        message: telling.verdict.message,
+    })
+}
+
 /// Takes over what the order says.
 fn follow(status: &mut VolumeRestoreStatus, order: &RestoreOrder) {
-    let way = match &order.spec.prime {
-        None => "Direct",
-        Some(_) => "Prime",
+    let driver = &order.spec.volume.driver;
+    let (way, why) = match &order.spec.prime {
+        None => (
+            "Direct",
+            format!(
+                "--direct-driver of the controller names the CSI driver {driver}: the node's agent has the volume \
+                 made"
+            ),
+        ),
+        Some(_) => (
+            "Prime",
+            format!(
+                "--direct-driver of the controller does not name the CSI driver {driver}: its own provisioner \
+                 makes the volume, for a PVC of the populator's"
+            ),
+        ),
     };
     status.way = Some(way.to_owned());
+    status.way_reason = Some(why);
     status.node_name = Some(order.spec.node_name.clone());
     status.archive = Some(order.spec.archive.clone());
     status.attempts = Some(order.spec.attempt);

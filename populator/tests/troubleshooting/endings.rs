@@ -37,7 +37,7 @@ pub fn endings() -> Vec<Row> {
             attempts: 9,
             fetched: 4 << 30,
             size: 1 << 30,
-            last: text("WHY"),
+            last: Some(text("WHY")),
         },
     ];
     complete::<_, EndingDiscriminants>(&all);
@@ -86,6 +86,11 @@ pub fn hindrances() -> Vec<Row> {
             node: text("NODE"),
         },
         Hindrance::AgentSilent { node: text("NODE") },
+        Hindrance::RestoreKept,
+        Hindrance::VolumeKept {
+            node: text("NODE"),
+            said: said(),
+        },
     ];
     complete::<_, HindranceDiscriminants>(&all);
     let row = |it: &Hindrance| Row {

@@ -127,7 +127,7 @@ pub async fn attempts() -> Vec<Row> {
         })
         .into(),
     ];
-    // Whatever a driver may answer, one of each reason.
+    // Whatever a driver may answer, one of each reason and cure.
     let mut reasons = HashSet::new();
     for rpc in [Rpc::CreateVolume, Rpc::NodeStageVolume] {
         for code in (1..=16).map(Code::from_i32) {
@@ -137,11 +137,13 @@ pub async fn attempts() -> Vec<Row> {
                 code,
                 message: text("WHAT THE DRIVER SAID"),
             });
-            if reasons.insert(error.failure().reason) {
+            let failure = error.failure();
+            if reasons.insert((failure.reason, format!("{:?}", failure.cure))) {
                 all.push(error);
             }
         }
     }
+    all.push(AttemptError::Interrupted { times: 3 });
     all.push(AttemptError::NoController { driver: driver() });
     let unfit = [
         Unfit::Nameless,

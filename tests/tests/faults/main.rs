@@ -5,6 +5,7 @@
 
 mod aborts;
 mod midway;
+mod silence;
 mod table;
 
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut suite = SharedSuite::start("faults", Form::FailPoints)?;
     aborts::add(&mut suite);
     midway::add(&mut suite);
+    silence::add(&mut suite);
     table::add(&mut suite);
     Ok(suite.run())
 }

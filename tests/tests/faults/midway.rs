@@ -12,14 +12,20 @@ use tests::{
     s3::fault::{Fault, FaultProxy},
     shared::{SharedSuite, World},
     tenant::{Claim, Tenant, Wish},
+    wait::eventually,
 };
 
-const WAIT: Duration = Duration::from_secs(120);
+pub const WAIT: Duration = Duration::from_secs(120);
 
 pub fn add(suite: &mut SharedSuite) {
     suite.test("the_pvc_is_deleted_midway", pvc_deleted);
     suite.test("the_volume_backup_is_deleted_midway", backup_deleted);
     suite.test("a_killed_agent_goes_on_from_its_checkpoint", goes_on);
+    suite.test(
+        "an_agent_that_is_killed_time_and_again_is_told",
+        interrupted,
+    );
+    suite.test("the_pod_is_deleted_midway", pod_deleted);
     suite.test("what_is_paused_keeps_nobody_waiting", paused_before_another);
     suite.test(
         "all_containers_of_the_product_are_killed_midway",
@@ -58,6 +64,45 @@ async fn goes_on(world: &World) -> Result<()> {
     whole(&tenant, &original).await
 }
 
+/// Whatever ends the agent in the middle of one restore does not end it for ever without a word.
+async fn interrupted(world: &World) -> Result<()> {
+    let faults = world.server.fault_proxy().await?;
+    let (tenant, original, claim) = midway(world, &faults, "interrupted").await?;
+    for _ in 0..3 {
+        let asked = faults.seen().len();
+        for agent in product::agents(&world.cluster).await? {
+            tests::process::kill(agent.pid);
+        }
+        eventually("another one reads on", WAIT, async || {
+            let again = faults.seen().len();
+            let told = tenant.warnings(&claim).await?;
+            ensure!(again > asked || !told.is_empty(), "{again} requests");
+            Ok(())
+        })
+        .await?;
+    }
+    tenant.was_told(&claim, "AgentInterrupted", WAIT).await?;
+    faults.set(Fault::None).await?;
+    whole(&tenant, &original).await
+}
+
+/// The restore that a pod has brought about goes on without it, and is the next one's.
+async fn pod_deleted(world: &World) -> Result<()> {
+    let faults = world.server.fault_proxy().await?;
+    let (tenant, original) = Original::with_tenant(world, &faults, "pod-deleted").await?;
+    faults.set(SLOW).await?;
+    let wish = Wish {
+        class: "fast-csi-storage",
+        ..Wish::BACKUP
+    };
+    tenant.claim("data", &wish).await?;
+    tenant.pod("first", "data", "sleep 1000000").await?;
+    tenant.restoring("data", WAIT).await?;
+    tenant.delete_pod("first").await?;
+    faults.set(Fault::None).await?;
+    whole(&tenant, &original).await
+}
+
 /// A restore that is to go on from its checkpoint goes before another of the same archive, but not while it is
 /// paused.
 async fn paused_before_another(world: &World) -> Result<()> {
@@ -82,7 +127,8 @@ async fn paused_before_another(world: &World) -> Result<()> {
     tenant.completed("first", WAIT).await.map(drop)
 }
 
-async fn midway<'a>(
+/// A restore of a PVC called `data` that goes on through a slow store.
+pub async fn midway<'a>(
     world: &'a World,
     faults: &FaultProxy,
     name: &str,
@@ -94,7 +140,8 @@ async fn midway<'a>(
     Ok((tenant, original, claim))
 }
 
-async fn whole(tenant: &Tenant<'_>, original: &Original) -> Result<()> {
+/// Waits until it is complete, and compares what a pod sees with the archive.
+pub async fn whole(tenant: &Tenant<'_>, original: &Original) -> Result<()> {
     tenant.completed("data", WAIT).await?;
     tenant.pod("reader", "data", "sleep 1000000").await?;
     let mounted = tenant.mounted("reader", "data", WAIT).await?;

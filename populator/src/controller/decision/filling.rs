@@ -103,6 +103,12 @@ fn by_state(
         }
         State::Failed | State::Waiting => at_work(observed, claim, order, Stance::Waiting),
         State::Provisioning => at_work(observed, claim, order, Stance::Provisioning),
+        State::Restoring if status.bytes_fetched > budget(order) => over(&Ending::BudgetSpent {
+            attempts: order.spec.attempt,
+            fetched: status.bytes_fetched,
+            size: order.spec.archive.size,
+            last: None,
+        }),
         State::Restoring => at_work(observed, claim, order, Stance::Restoring),
     }
 }
@@ -132,10 +138,16 @@ fn at_work(observed: &Observed, claim: &Claim, order: &RestoreOrder, stance: Sta
     if let Some(decision) = silent(observed, claim, order) {
         return decision;
     }
-    if observed.now >= renew_at(order) {
-        return Decision::new(Step::RenewAccess, stance);
+    if observed.now < renew_at(order) {
+        return Decision::new(Step::Wait(Wait::Until(observed.now + ALIVE_CHECK)), stance);
     }
-    Decision::new(Step::Wait(Wait::Until(observed.now + ALIVE_CHECK)), stance)
+    match observed.renewal_at {
+        Some(due) if observed.now < due => Decision::new(
+            Step::Wait(Wait::Until(due.min(observed.now + ALIVE_CHECK))),
+            stance,
+        ),
+        Some(_) | None => Decision::new(Step::RenewAccess, stance),
+    }
 }
 
 /// What there is to do while the order's agent does not answer.
@@ -145,7 +157,9 @@ pub(super) fn silent(observed: &Observed, claim: &Claim, order: &RestoreOrder) -
     }
     Some(match observed.node {
         NodeSight::Unknown => Decision::new(Step::LookAtNode, None),
-        NodeSight::Absent => leave_node(observed, claim, order, Stance::AgentSilent),
+        NodeSight::Absent | NodeSight::Down => {
+            leave_node(observed, claim, order, Stance::AgentSilent)
+        }
         NodeSight::Present => Decision::new(
             Step::Wait(Wait::Until(observed.now + ALIVE_CHECK)),
             Stance::AgentSilent,
@@ -173,7 +187,7 @@ fn failed(
             attempts: order.spec.attempt,
             fetched,
             size: order.spec.archive.size,
-            last: failure.message,
+            last: Some(failure.message),
         }),
         Cure::Time if attempts(order).is_some_and(|most| order.spec.attempt >= most) => {
             over(&Ending::AttemptsSpent {

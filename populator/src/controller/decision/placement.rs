@@ -110,14 +110,36 @@ fn on_roomiest_node(
             driver: driver.clone(),
         });
     }
-    let is_open = |node: &str| {
+    let Some(cordoned) = &observed.cordoned else {
+        return Decision::new(Step::LookAtCordoned, None);
+    };
+    let has_room = |node: &str| {
         observed
             .full_nodes
             .get(node)
             .is_none_or(|until| observed.now >= *until)
     };
+    // The pod that will want the volume must be able to go there; one that takes no pods is better than none.
+    let takes_pods = |node: &str| has_room(node) && !cordoned.contains(node);
+    let node = best(observed, claim, class, pinned, &takes_pods)
+        .or_else(|| best(observed, claim, class, pinned, &has_room));
+    match node {
+        Some(node) => create(observed, node),
+        None => Decision::new(Step::Wait(Wait::Growing), no_room(claim, class)),
+    }
+}
+
+/// Of the nodes that are allowed, the one that has the content already, or else the most room.
+fn best<'a>(
+    observed: &'a Observed,
+    claim: &Claim,
+    class: &Class,
+    pinned: &Pinned,
+    is_open: &dyn Fn(&str) -> bool,
+) -> Option<&'a str> {
+    let driver = &class.driver;
     // Of the room for what its own provisioner makes, a driver says nothing on the node.
-    let node = if observed.drivers.contains(driver) {
+    if observed.drivers.contains(driver) {
         let required = claim.required_bytes;
         let content = content::of(claim, class, pinned);
         let kept = content.as_ref().and_then(|content| {
@@ -131,10 +153,6 @@ fn on_roomiest_node(
         kept.or_else(|| observed.agents.roomiest(driver, required, is_open))
     } else {
         observed.agents.any_of(driver, &claim.uid, is_open)
-    };
-    match node {
-        Some(node) => create(observed, node),
-        None => Decision::new(Step::Wait(Wait::Growing), no_room(claim, class)),
     }
 }
 

@@ -5,7 +5,7 @@ use crds::restore_order::{Failure, Goal, Prime, Provisioned, RestoreOrder, State
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
-use super::{ALIVE_CHECK, Decision, Observed, Stance, Step, Wait, filling};
+use super::{ALIVE_CHECK, Decision, Observed, Stance, Step, Wait, disposal, filling};
 use crate::controller::claim::Claim;
 use crate::controller::ending::{Ending, Hindrance, Sidecar};
 
@@ -213,7 +213,11 @@ pub(super) fn tidied(observed: &Observed, decision: Decision) -> Decision {
     let claim = sight.claim.as_ref().filter(|it| it.order == uid);
     let step = match (attachment, claim) {
         (Some(attachment), _) if volume_too && !attachment.deleting => Step::Detach,
-        (Some(_), _) if volume_too => Step::Wait(Wait::OnChange),
+        (Some(attachment), _) if volume_too => {
+            let said = attacher(order, attachment.error.as_ref()).map(Stance::Hindered);
+            let stance = disposal::instead(decision.stance, said);
+            return Decision::new(Step::Wait(Wait::OnChange), stance);
+        }
         (_, Some(prime)) if prime.deleting => Step::Wait(Wait::OnChange),
         (_, Some(_)) => Step::DropPrime { volume_too },
         (_, None) if !sight.live => Step::LookAtPrime,

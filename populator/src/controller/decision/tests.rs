@@ -4,12 +4,21 @@ mod invariants;
 mod permission;
 mod prime;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::filling::budget;
 use super::*;
+use crate::controller::agents::Agents;
 use crate::controller::agents::tests::{NOW, agents};
 use crate::controller::claim::tests::example;
+use crate::controller::class::Class;
+use crate::controller::grants::GrantSight;
+use crate::controller::prime::{DriverWishes, Sight};
+use crate::controller::resolution::Pinned;
 use crate::store::SignedUrl;
 use crds::restore_order::{Cure, MadeVolume, RestoreOrderStatus, State};
+use crds::volume_restore::VolumeRestoreStatus;
 use serde_json::json;
 
 pub(crate) fn order(change: impl FnOnce(&mut RestoreOrder)) -> RestoreOrder {
@@ -85,7 +94,7 @@ pub(crate) fn observed(change: impl FnOnce(&mut Observed)) -> Observed {
             generation: Some(1),
             created: None,
             claim_uid: "u1".to_owned(),
-            deleting: false,
+            deleting: None,
             paused: false,
             status: VolumeRestoreStatus::default(),
         }),
@@ -98,11 +107,13 @@ pub(crate) fn observed(change: impl FnOnce(&mut Observed)) -> Observed {
         prime: Sight::default(),
         volume: VolumeSight::Unknown,
         node: NodeSight::Unknown,
+        cordoned: Some(Arc::default()),
         agents: agents(&[
             ("n1", "2026-01-01T00:00:50.000000Z", 500),
             ("n2", "2026-01-01T00:00:50.000000Z", 400),
         ]),
         retry_at: None,
+        renewal_at: None,
         full_nodes: BTreeMap::new(),
         drivers: vec!["d".to_owned()].into(),
     };

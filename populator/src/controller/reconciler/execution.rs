@@ -41,6 +41,7 @@ pub(super) async fn execute(
         Step::LookAtClass => looks::at_class(context, observed).await,
         Step::LookAtVolume => looks::at_volume(context, observed).await,
         Step::LookAtNode => looks::at_node(context, observed).await,
+        Step::LookAtCordoned => looks::at_cordoned(context, observed).await,
         Step::LookAtDriver => prime::look_at_driver(context, observed).await,
         Step::LookAtPrime => prime::look(context, key, observed).await,
         Step::LookAtProvisioned => prime::look_at_provisioned(context, key, observed).await,
@@ -365,8 +366,10 @@ async fn drop_order(
         return Ok(());
     };
     let name = order.name_any();
-    if observed.node == NodeSight::Absent && order.spec.goal == Goal::Deleted {
-        tell_node_gone(context, &order).await;
+    if order.spec.goal == Goal::Deleted
+        && matches!(observed.node, NodeSight::Absent | NodeSight::Down)
+    {
+        tell_node_gone(context, &order, observed.node).await;
     }
     let orders = context.own::<RestoreOrder>();
     let mut latest = RestoreOrder::clone(&order);
@@ -410,7 +413,7 @@ async fn drop_order(
     Ok(())
 }
 
-async fn tell_node_gone(context: &Context, order: &RestoreOrder) {
+async fn tell_node_gone(context: &Context, order: &RestoreOrder, node: NodeSight) {
     let about = ObjectReference {
         api_version: Some(RestoreOrder::api_version(&()).into_owned()),
         kind: Some(RestoreOrder::kind(&()).into_owned()),
@@ -423,9 +426,15 @@ async fn tell_node_gone(context: &Context, order: &RestoreOrder) {
         kind: Kind::Warning,
         reason: "NodeGone".to_owned(),
         message: format!(
-            "node {} no longer exists, so that the volume {} could not be deleted there; the \
-             populator's agent deletes it should the node come back",
-            order.spec.node_name, order.spec.volume.name
+            "node {} {}, so that the volume {} could not be deleted there; the populator's agent deletes it \
+             should the node come back, unless it was complete by then",
+            order.spec.node_name,
+            if node == NodeSight::Absent {
+                "no longer exists"
+            } else {
+                "is down"
+            },
+            order.spec.volume.name
         ),
     };
     events::publish(&context.client, about, &notice).await;

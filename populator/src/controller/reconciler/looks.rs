@@ -12,7 +12,7 @@ use crate::controller::decision::{ClaimSight, ClassSight, NodeSight, Observed, V
 use crate::controller::grants::{self, GrantSight};
 use crate::controller::memory::Remembered;
 use crate::controller::refusal::Trouble;
-use crate::controller::{publish, resolution};
+use crate::controller::{node, publish, resolution};
 
 pub(super) async fn at_claim(
     context: &Context,
@@ -78,13 +78,18 @@ pub(super) async fn at_node(context: &Context, observed: &mut Observed) -> Resul
         return Ok(());
     };
     let node = Api::<Node>::all(context.client.clone())
-        .get_metadata_opt(&order.spec.node_name)
+        .get_opt(&order.spec.node_name)
         .await?;
-    observed.node = if node.is_some() {
-        NodeSight::Present
-    } else {
-        NodeSight::Absent
+    observed.node = match node {
+        Some(found) if node::is_down(&found, observed.now) => NodeSight::Down,
+        Some(_) => NodeSight::Present,
+        None => NodeSight::Absent,
     };
+    Ok(())
+}
+
+pub(super) async fn at_cordoned(context: &Context, observed: &mut Observed) -> Result<(), Trouble> {
+    observed.cordoned = Some(context.cordoned.look(&context.client).await?);
     Ok(())
 }
 

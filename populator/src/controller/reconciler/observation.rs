@@ -74,12 +74,14 @@ pub(super) fn observe(context: &Context, key: &ClaimKey) -> Observed {
             VolumeSight::Unknown
         },
         node: NodeSight::Unknown,
+        cordoned: context.cordoned.known(),
         agents: Agents::read(context.stores.leases(), now),
         retry_at: failed_attempt.map(|attempt| {
             context
                 .memory
                 .update(&key.uid, |remembered| remembered.retry_at(attempt, now))
         }),
+        renewal_at: remembered.renewal,
         full_nodes: remembered.full_nodes(),
         drivers: context.drivers.clone(),
         claim: claim.map_or(ClaimSight::NotCached, ClaimSight::Cached),
@@ -138,7 +140,7 @@ pub(super) fn view(restore: &VolumeRestore, remembered: &Remembered) -> Restore 
         generation: restore.metadata.generation,
         created: restore.creation_timestamp().map(|time| time.0),
         claim_uid: restore.spec.persistent_volume_claim.uid.clone(),
-        deleting: restore.metadata.deletion_timestamp.is_some(),
+        deleting: restore.metadata.deletion_timestamp.as_ref().map(|at| at.0),
         paused: restore.spec.paused,
         status,
     }

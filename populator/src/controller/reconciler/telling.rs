@@ -33,8 +33,9 @@ pub(super) async fn tell(
     let Some(restore) = observed
         .restore
         .as_ref()
-        .filter(|restore| restore.claim_uid == key.uid && !restore.deleting)
+        .filter(|restore| restore.claim_uid == key.uid && restore.deleting.is_none())
     else {
+        warn(context, key, observed, stance).await;
         return Ok(None);
     };
     let report = report::report(stance, observed, restore);
@@ -82,6 +83,28 @@ pub(super) async fn tell(
     Ok(None)
 }
 
+/// Where there is no VolumeRestore that could say it, the PVC's events do.
+async fn warn(context: &Context, key: &ClaimKey, observed: &Observed, stance: &Stance) {
+    let warning = report::warning(stance, observed);
+    if let (Some(notice), ClaimSight::Cached(claim) | ClaimSight::Live(claim)) =
+        (warning, &observed.claim)
+    {
+        let about = events::about_claim(key, claim.resource_version.clone());
+        events::publish(&context.client, about, &notice).await;
+    }
+}
+
+/// Counts a restore of which there is nothing new to tell.
+pub(super) fn stands(context: &Context, key: &ClaimKey, observed: &Observed) {
+    let told = observed
+        .restore
+        .as_ref()
+        .filter(|restore| restore.claim_uid == key.uid && restore.deleting.is_none());
+    if let Some(restore) = told {
+        stand(context, key, observed, restore.status.phase);
+    }
+}
+
 /// Puts the progress onto the PVC. That it cannot be told there holds nothing up.
 async fn mark(
     context: &Context,
@@ -119,7 +142,7 @@ async fn mark(
         }
         (Ok(_), None) => {}
         (Err(error), _) => {
-            tracing::debug!(claim = %key.uid, %error, "the PVC's progress could not be written");
+            tracing::debug!(uid = %key.uid, %error, "the PVC's progress could not be written");
         }
     }
 }

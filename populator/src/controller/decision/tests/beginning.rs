@@ -130,6 +130,16 @@ fn an_immediate_class_goes_where_most_room_is() {
     });
     assert_eq!(step(&full), node("n2"));
     assert_eq!(
+        step(&immediate(|o| o.cordoned = None)),
+        Step::LookAtCordoned
+    );
+    let cordoned = |nodes: &[&str]| Some(Arc::new(nodes.iter().map(ToString::to_string).collect()));
+    let mut one = immediate(|_| ());
+    one.cordoned = cordoned(&["n1"]);
+    assert_eq!(step(&one), node("n2"));
+    one.cordoned = cordoned(&["n1", "n2"]);
+    assert_eq!(step(&one), node("n1"), "better than none");
+    assert_eq!(
         refusal(&immediate(|o| o.agents = Agents::default())),
         "NoAgent"
     );

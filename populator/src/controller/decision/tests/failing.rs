@@ -162,6 +162,109 @@ fn the_budget_ends_attempts() {
     assert_eq!(budget(&given), 1024);
 }
 
+#[test]
+fn the_budget_ends_an_attempt_that_is_under_way() {
+    let with = |fetched| {
+        observed(|o| {
+            let status = RestoreOrderStatus {
+                bytes_fetched: fetched,
+                ..status(State::Restoring)
+            };
+            with_order(Goal::Filled, status)(o);
+        })
+    };
+    let most = budget(&order(|_| ()));
+    assert!(matches!(step(&with(most)), Step::Wait(_)));
+    let over = with(most + 1);
+    assert_eq!(step(&over), Step::Discard);
+    assert_eq!(reason(&over), "BudgetSpent");
+}
+
+/// An order at work, and no agent alive on its node.
+fn left_alone(node: NodeSight, goal: Goal) -> Observed {
+    observed(|o| {
+        with_order(goal, status(State::Restoring))(o);
+        o.agents = Agents::default();
+        o.node = node;
+    })
+}
+
+#[test]
+fn what_is_on_a_node_that_is_down_begins_anew_on_another() {
+    for goal in [Goal::Filled, Goal::Deleted] {
+        let stays = next(&left_alone(NodeSight::Present, goal));
+        assert!(matches!(stays.step, Step::Wait(_)), "{stays:?}");
+        assert_eq!(stays.stance, Some(Stance::AgentSilent));
+    }
+    for node in [NodeSight::Down, NodeSight::Absent] {
+        assert_eq!(step(&left_alone(node, Goal::Filled)), Step::ClearNode);
+        assert_eq!(step(&left_alone(node, Goal::Deleted)), Step::DropOrder);
+    }
+    // Who answers is no matter of the Node object.
+    let mut answers = left_alone(NodeSight::Down, Goal::Filled);
+    answers.agents = observed(|_| ()).agents;
+    assert!(matches!(step(&answers), Step::Wait(_)));
+}
+
+#[test]
+fn a_volume_that_does_not_go_is_told() {
+    let said = |generation, state| {
+        let mut of_order = order(|order| {
+            order.metadata.generation = Some(2);
+            order.spec.goal = Goal::Deleted;
+        });
+        of_order.status = Some(RestoreOrderStatus {
+            observed_generation: generation,
+            state,
+            ..failure(Cure::Time)
+        });
+        next(&observed(|o| o.order = Some(Arc::new(of_order)))).stance
+    };
+    match said(Some(2), State::Failed) {
+        Some(Stance::Hindered(Hindrance::VolumeKept { node, .. })) => assert_eq!(node, "n1"),
+        other => panic!("{other:?}"),
+    }
+    // Said of filling it, or not at all.
+    assert_eq!(said(Some(1), State::Failed), Some(Stance::CleaningUp));
+    assert_eq!(said(Some(2), State::Restoring), Some(Stance::CleaningUp));
+}
+
+#[test]
+fn a_volume_restore_that_is_kept_is_told() {
+    let since = |seconds| {
+        next(&observed(|o| {
+            let since = o.now - SignedDuration::from_secs(seconds);
+            if let Some(restore) = &mut o.restore {
+                restore.deleting = Some(since);
+            }
+        }))
+    };
+    let soon = since(1);
+    assert_eq!(soon.stance, None);
+    assert!(matches!(soon.step, Step::Wait(Wait::Until(_))));
+    let kept = Some(Stance::Hindered(Hindrance::RestoreKept));
+    assert_eq!(since(60).stance, kept);
+}
+
+#[test]
+fn a_url_that_was_not_signed_is_not_asked_for_at_every_report() {
+    let at = |due: i64| {
+        observed(|o| {
+            with_order(Goal::Filled, status(State::Restoring))(o);
+            o.now = "2026-01-01T00:40:00Z".parse().unwrap();
+            o.agents = agents(&[("n1", "2026-01-01T00:39:59Z", 1)]);
+            o.renewal_at = Some(o.now + SignedDuration::from_secs(due));
+        })
+    };
+    let (waits, asks) = (next(&at(7)), next(&at(0)));
+    assert_eq!(
+        waits.step,
+        Step::Wait(Wait::Until(at(7).renewal_at.unwrap()))
+    );
+    assert_eq!(waits.stance, Some(Stance::Restoring));
+    assert_eq!(asks.step, Step::RenewAccess);
+}
+
 /// The order's attempt, what of those is allowed, and how many seconds of which have gone by.
 fn bounded(attempt: i64, retry: Retry, gone: i64, answer: RestoreOrderStatus) -> Observed {
     observed(|o| {

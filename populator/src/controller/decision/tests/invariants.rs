@@ -18,7 +18,12 @@ const VOLUMES: [VolumeSight; 5] = [
     VolumeSight::Foreign,
     VolumeSight::Absent,
 ];
-const NODES: [NodeSight; 3] = [NodeSight::Unknown, NodeSight::Present, NodeSight::Absent];
+const NODES: [NodeSight; 4] = [
+    NodeSight::Unknown,
+    NodeSight::Present,
+    NodeSight::Down,
+    NodeSight::Absent,
+];
 const PHASES: [Phase; 3] = [Phase::Pending, Phase::Completed, Phase::Failed];
 
 fn claims() -> Vec<ClaimSight> {
@@ -129,7 +134,10 @@ fn an_order_is_dropped_only_when_nothing_or_kubernetes_is_left() {
             let fine = match order.spec.goal {
                 Goal::Filled => false,
                 Goal::Published => observed.volume == VolumeSight::Ours || bound,
-                Goal::Deleted => state == State::Deleted || observed.node == NodeSight::Absent,
+                Goal::Deleted => {
+                    let is_gone = [NodeSight::Absent, NodeSight::Down].contains(&observed.node);
+                    state == State::Deleted || is_gone
+                }
             };
             assert!(fine, "{observed:?}");
         }

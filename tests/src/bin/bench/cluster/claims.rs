@@ -16,6 +16,23 @@ use tests::tenant::{Tenant, Wish};
 /// The VolumeBackup that ours are filled from.
 pub const BACKUP: &str = "backup";
 
+/// The VolumeBackup of the PVC of this number, where each has one of its own.
+pub fn own_backup(index: usize) -> String {
+    format!("{BACKUP}-{index}")
+}
+
+/// Makes VolumeBackups of one archive for so many PVCs, and each of another content: restores of the same one
+/// would share a download, and all but one be copies of its volume.
+pub async fn own_backups(tenant: &Tenant<'_>, archive: &str, count: usize) -> Result<()> {
+    for index in 0..count {
+        let choices = json!({"exclude": [format!("nothing-{index}")]});
+        tenant
+            .backup_as(&own_backup(index), archive, choices)
+            .await?;
+    }
+    Ok(())
+}
+
 /// How many requests to make one are under way at the same time, each on a connection of its own.
 const AT_ONCE: usize = 50;
 
@@ -27,6 +44,8 @@ pub struct Filled {
     on_nodes: bool,
     /// The API group, kind and name of what they name.
     source: Option<[String; 3]>,
+    /// Whether each names one of its own.
+    own: bool,
     /// A program that asks the API server as the administrator, and counts nevertheless.
     program: Option<String>,
 }
@@ -39,6 +58,7 @@ impl Filled {
             size: "1Gi",
             on_nodes: false,
             source: None,
+            own: false,
             program: None,
         }
     }
@@ -50,6 +70,11 @@ impl Filled {
             source: Some(source),
             ..Self::empty(class)
         }
+    }
+
+    /// The same, each from a VolumeBackup of its own.
+    pub fn of_their_own(self) -> Self {
+        Self { own: true, ..self }
     }
 
     /// From an object of this API group, kind and name, by a program of this name.
@@ -106,6 +131,8 @@ pub async fn make(
                     json!({"volume.kubernetes.io/selected-node": node});
             }
             if let Some([group, kind, name]) = &filled.source {
+                let own = filled.own.then(|| own_backup(index));
+                let name = own.as_ref().unwrap_or(name);
                 claim["spec"]["dataSourceRef"] =
                     json!({"apiGroup": group, "kind": kind, "name": name});
             }

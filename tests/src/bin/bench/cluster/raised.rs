@@ -6,7 +6,7 @@ use tests::metrics::Metrics;
 use tests::shared::World;
 
 use super::burst::{Burst, Figures};
-use super::claims::Filled;
+use super::claims::{self, Filled};
 use super::{Goals, archive, compared};
 use crate::table::Row;
 
@@ -20,7 +20,7 @@ const MANY: u16 = 50;
 const PLACES: u16 = 4;
 
 /// What one must know to read the figures.
-pub const NOTE: &str = "As above, medians of three in turn. Limits: kube-controller-manager, kube-scheduler, kubelets \
+pub const NOTE: &str = "As above, each from a VolumeBackup of its own, medians of three in turn. Limits: kube-controller-manager, kube-scheduler, kubelets \
 and all sidecars 1000/s, 2000 at once; controller and agents have none.\nmkfs, stage and sync: the seconds \
 that the agents' own metrics count in NodeStageVolume (which makes the file system), NodePublishVolume, \
 syncfs, NodeUnpublishVolume\nand NodeUnstageVolume, added up over all 50 volumes and divided by how many are \
@@ -61,16 +61,17 @@ type Work = [f64; STEPS.len()];
 pub async fn measure(world: &World, rows: &mut Vec<Row>) -> Result<()> {
     let tenant = world.tenant("bench-raised").await?;
     archive(world, &tenant).await?;
+    claims::own_backups(&tenant, "archive", MANY.into()).await?;
     let mut burst = Burst::new(world, &tenant);
     let direct = Case {
         name: "50 at once, direct",
-        ours: Filled::by_us("fast-csi-storage").on_nodes(),
+        ours: Filled::by_us("fast-csi-storage").on_nodes().of_their_own(),
         plain: Filled::empty("fast-csi-storage").on_nodes(),
         nodes: u16::try_from(world.cluster.nodes().len())?,
     };
     let prime = Case {
         name: "50 at once, prime",
-        ours: Filled::by_us("other-immediate"),
+        ours: Filled::by_us("other-immediate").of_their_own(),
         plain: Filled::empty("other-immediate"),
         nodes: 1,
     };

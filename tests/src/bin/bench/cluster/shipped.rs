@@ -4,7 +4,7 @@ use anyhow::Result;
 use tests::shared::World;
 
 use super::burst::Burst;
-use super::claims::Filled;
+use super::claims::{self, Filled};
 use super::library::{self, Library};
 use super::{Goals, archive, compared, in_turn};
 use crate::table::Row;
@@ -20,7 +20,8 @@ const REQUESTS: f64 = 16.0;
 
 /// What one must know to read the figures.
 pub const NOTE: &str = "From PVC created to PVC bound, an archive of 1 MiB. direct: a class of our driver, their \
-nodes named as by the scheduler, peer: csi-provisioner makes it empty. prime: a class of\nanother driver (attachRequired), Immediate, peers: \
+nodes named as by the scheduler, peer: csi-provisioner makes it empty; of 50 from one VolumeBackup, each node restores \
+one, and copies it for the\nothers; with own VolumeBackups each is restored. prime: a class of\nanother driver (attachRequired), Immediate, peers: \
 csi-provisioner makes it empty, and lib-volume-populator in the same class, its example with provider \
 functions that do\nnothing (PROVIDER_POPULATOR names its program) and the one with pods that write a \
 line (HELLO_POPULATOR).\nClient limits as shipped: csi-provisioner, csi-attacher and \
@@ -31,6 +32,7 @@ and kubelet's.";
 pub async fn measure(world: &World, rows: &mut Vec<Row>) -> Result<()> {
     let tenant = world.tenant("bench-pvcs").await?;
     archive(world, &tenant).await?;
+    claims::own_backups(&tenant, "archive", MANY).await?;
     let mut burst = Burst::new(world, &tenant);
     let direct = Filled::by_us("fast-csi-storage").on_nodes();
     let plain = Filled::empty("fast-csi-storage").on_nodes();
@@ -47,6 +49,11 @@ pub async fn measure(world: &World, rows: &mut Vec<Row>) -> Result<()> {
     let peer = burst.run(&plain, MANY).await?;
     let goal = goals(peer.seconds * 1.2);
     rows.extend(compared("50 at once, direct", "empty", &ours, &peer, goal));
+    println!("50 at once, direct, each from its own VolumeBackup ...");
+    let own = direct.of_their_own();
+    let ours = burst.run(&own, MANY).await?;
+    let name = "50 at once, direct, own VolumeBackups";
+    rows.extend(compared(name, "empty", &ours, &peer, goal));
 
     let prime = Filled::by_us("other-immediate");
     let plain = Filled::empty("other-immediate");
