@@ -14,7 +14,8 @@ use crate::{
     tenant::Wish,
 };
 
-/// The limit of the agent's container in `deploy/populator/agent.yaml`, in bytes.
+/// What an agent may take while it restores one archive, in bytes: below the limit of its container in
+/// `deploy/populator/agent.yaml`, which is for `--concurrency` of them.
 pub const LIMIT: u64 = 256 << 20;
 
 /// What was restored.

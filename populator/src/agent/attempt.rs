@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use archive::{Checkpoints, Options};
+use archive::{Checkpoints, Options, RestoreError};
 use crds::restore_order::{
     Cure, MadeVolume, RestoreOrder, RestoreOrderStatus, SignedAccess, VolumeMode,
 };
@@ -18,7 +18,7 @@ use super::failure::{AttemptError, Worth, made_nothing, with_keys};
 use super::mount;
 use super::node::Node;
 use super::plugin::{Plugin, Use};
-use super::record::{Filled, Made, Record};
+use super::record::{Begun, Filled, Made, Record};
 use super::snapshots::{self, Kept};
 use super::teardown;
 use super::volume::{self, Abilities};
@@ -113,6 +113,10 @@ impl Attempt<'_> {
         if times >= INTERRUPTIONS_MAX {
             return Err(AttemptError::Interrupted { times });
         }
+        let begun = Begun {
+            attempt,
+            times: times + 1,
+        };
         let options = self.options()?;
         let goes_on = record.as_ref().is_some_and(|it| self.goes_on(it));
         if let Some(snapshot) = self.copy.as_ref().filter(|_| !goes_on) {
@@ -123,17 +127,23 @@ impl Attempt<'_> {
                 return Ok(filled);
             }
         }
-        let written = self.once(record, options.clone()).await;
+        let written = self.once(record, begun, options.clone()).await;
         self.judge(record, written.as_ref().err(), goes_on);
         let (Err(error), Some(known)) = (&written, record.as_ref()) else {
             return written;
         };
         let is_final = error.failure().cure != Cure::Time || error.is_of_no_volume();
-        if !(goes_on && known.spoiled && is_final) {
+        // What an order before this one has left under the same name, of which no record tells any more.
+        let is_of_another = self.order.spec.provisioned.is_none()
+            && matches!(
+                error,
+                AttemptError::Restore(RestoreError::VolumeNotEmpty { .. })
+            );
+        if !((goes_on || is_of_another) && known.spoiled && is_final) {
             return written;
         }
         tracing::warn!(order = known.order, %error, "begun anew, with another volume");
-        let written = self.once(record, options).await;
+        let written = self.once(record, begun, options).await;
         self.judge(record, written.as_ref().err(), false);
         written
     }
@@ -156,10 +166,11 @@ impl Attempt<'_> {
     async fn once(
         &self,
         record: &mut Option<Record>,
+        begun: Begun,
         options: Options,
     ) -> Result<Filled, AttemptError> {
         // Every step of the way to the mount may be dropped at any await: the record is ahead of it.
-        let mount = Box::pin(self.mount(record));
+        let mount = Box::pin(self.mount(record, begun));
         let mounted = self.cancel.run_until_cancelled(mount).await;
         let mut mounted = mounted.ok_or(AttemptError::Cancelled)??;
         // Not to be dropped halfway: a thread of its own does it.
@@ -193,7 +204,11 @@ impl Attempt<'_> {
         is_same && record.is_worth_keeping() && self.node.records.state(&record.uid).is_dir()
     }
 
-    async fn mount(&self, kept: &mut Option<Record>) -> Result<Mounted, AttemptError> {
+    async fn mount(
+        &self,
+        kept: &mut Option<Record>,
+        begun_by_now: Begun,
+    ) -> Result<Mounted, AttemptError> {
         let spec = &volume::wanted(&self.order.spec);
         let given = self.order.spec.provisioned.as_ref();
         let plugin = self.node.plugin(&spec.driver);
@@ -211,7 +226,6 @@ impl Attempt<'_> {
         }
         let earlier = kept.take();
         let was_there = earlier.is_some();
-        let begun_before = earlier.as_ref().and_then(|record| record.begun);
         let begun = earlier.filter(|record| self.goes_on(record));
         // Another volume cannot be had from here: the one that an earlier attempt has written to is
         // emptied.
@@ -222,8 +236,7 @@ impl Attempt<'_> {
         };
         let record = kept.insert(begun.unwrap_or_else(|| Record::new(self.order)));
         record.mounted = record.made.volume().is_some();
-        record.begun = begun_before;
-        record.begin(self.order.spec.attempt);
+        record.begun = Some(begun_by_now);
         failpoint::reached("agent.record.before");
         self.node.records.save(record)?;
         failpoint::reached("agent.record.after");

@@ -139,12 +139,6 @@ impl Record {
         }
     }
 
-    /// One more process begins this attempt.
-    pub fn begin(&mut self, attempt: i64) {
-        let times = self.ended_in(attempt) + 1;
-        self.begun = Some(Begun { attempt, times });
-    }
-
     /// How often the agent ended in the middle of this attempt.
     pub fn ended_in(&self, attempt: i64) -> u32 {
         match self.begun {

@@ -223,7 +223,7 @@ pub enum Hindrance {
     /// A VolumeRestore of the same name is on its way out.
     #[error(
         "the VolumeRestore of the same name is being deleted, and a finalizer keeps it; see whose that is with \
-         kubectl get volumerestore -o yaml, the restore begins when it is gone"
+         kubectl get volumerestore -o yaml, the restore goes on by itself when it is gone"
     )]
     RestoreKept,
     /// What is left of an earlier attempt does not go.

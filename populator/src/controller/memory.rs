@@ -10,6 +10,7 @@ use crds::restore_order::Provisioned;
 use crds::volume_restore::VolumeRestoreStatus;
 use jiff::{SignedDuration, Timestamp};
 
+use super::events::Notice;
 use super::prime::PrimeClaim;
 
 /// The pauses between attempts of an agent.
@@ -58,6 +59,8 @@ pub struct Memory(Mutex<HashMap<String, Remembered>>);
 pub struct Remembered {
     /// What was last written into which VolumeRestore.
     pub reported: Option<Reported>,
+    /// What the PVC's events were last made to say without a VolumeRestore.
+    pub warned: Option<Notice>,
     /// What the PVC's annotation was last made to say: later than what a watch shows.
     pub milestone: Option<String>,
     /// The failed attempt that was seen, and when the next may begin.
@@ -154,6 +157,12 @@ impl Remembered {
                 due
             }
         }
+    }
+
+    /// What comes next is another order, whose attempts are counted anew.
+    pub fn forget_attempts(&mut self) {
+        self.retry = None;
+        self.renewal = None;
     }
 
     /// A node had no room.

@@ -24,7 +24,8 @@ pub(super) fn dispose(observed: &Observed, stance: Option<Stance>) -> Decision {
             return Decision::new(wait, instead(stance, stuck(order)));
         }
         Goal::Deleted => match observed.node {
-            NodeSight::Unknown => Step::LookAtNode,
+            // What is told depends on what is seen there.
+            NodeSight::Unknown => return Decision::new(Step::LookAtNode, None),
             // With the node, what lay on it is out of reach; its agent sweeps should it come back.
             NodeSight::Absent | NodeSight::Down => Step::DropOrder,
             NodeSight::Present => {

@@ -2,7 +2,7 @@
 
 use crds::restore_order::{RestoreOrder, VolumeMode};
 
-use super::{ClassSight, Decision, Observed, Stance, Step, Wait, permission};
+use super::{ClassSight, Decision, NodeSight, Observed, Stance, Step, Wait, permission};
 use crate::controller::agents::Kept;
 use crate::controller::claim::Claim;
 use crate::controller::class::Class;
@@ -84,10 +84,21 @@ fn on_selected_node(observed: &Observed, claim: &Claim, class: &Class) -> Decisi
     let is_there =
         agents.serves(node, &class.driver) && (!is_direct || agents.makes(node, &class.driver));
     if !is_there {
-        return Decision::refused(Refusal::NoAgentOnNode {
+        let refusal = Refusal::NoAgentOnNode {
             node: node.clone(),
             driver: class.driver.clone(),
-        });
+        };
+        if agents.is_alive(node) {
+            return Decision::refused(refusal);
+        }
+        return match observed.node {
+            NodeSight::Unknown => Decision::new(Step::LookAtNode, None),
+            NodeSight::Present => Decision::refused(refusal),
+            // The scheduler keeps to its choice until it is taken back.
+            NodeSight::Down | NodeSight::Absent => {
+                Decision::new(Step::ClearNode, Stance::Refused(refusal))
+            }
+        };
     }
     match observed.full_nodes.get(node) {
         // The scheduler came back to a node that has just said that it has no room.

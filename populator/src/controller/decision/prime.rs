@@ -214,9 +214,11 @@ pub(super) fn tidied(observed: &Observed, decision: Decision) -> Decision {
     let step = match (attachment, claim) {
         (Some(attachment), _) if volume_too && !attachment.deleting => Step::Detach,
         (Some(attachment), _) if volume_too => {
-            let said = attacher(order, attachment.error.as_ref()).map(Stance::Hindered);
-            let stance = disposal::instead(decision.stance, said);
-            return Decision::new(Step::Wait(Wait::OnChange), stance);
+            let hindrance = attacher(order, attachment.error.as_ref())
+                .or_else(|| silence(Sidecar::Attacher, observed, order, attachment.since));
+            let stance = disposal::instead(decision.stance, hindrance.map(Stance::Hindered));
+            let wait = Wait::Until(observed.now + ALIVE_CHECK);
+            return Decision::new(Step::Wait(wait), stance);
         }
         (_, Some(prime)) if prime.deleting => Step::Wait(Wait::OnChange),
         (_, Some(_)) => Step::DropPrime { volume_too },

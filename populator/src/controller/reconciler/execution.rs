@@ -366,7 +366,9 @@ async fn drop_order(
         return Ok(());
     };
     let name = order.name_any();
+    // What a provisioner has made, that deletes.
     if order.spec.goal == Goal::Deleted
+        && order.spec.prime.is_none()
         && matches!(observed.node, NodeSight::Absent | NodeSight::Down)
     {
         tell_node_gone(context, &order, observed.node).await;
@@ -404,6 +406,7 @@ async fn drop_order(
     }
     context.memory.update(&key.uid, |remembered| {
         remembered.made = false;
+        remembered.forget_attempts();
         // A watch may show it for a moment yet: nothing is left to do for it then.
         remembered.order = Some(Arc::new(latest));
     });

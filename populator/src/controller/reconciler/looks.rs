@@ -74,11 +74,16 @@ pub(super) async fn at_volume(context: &Context, observed: &mut Observed) -> Res
 }
 
 pub(super) async fn at_node(context: &Context, observed: &mut Observed) -> Result<(), Trouble> {
-    let Some(order) = observed.order.clone() else {
+    let chosen = || claim(observed)?.selected_node.clone();
+    let order = observed.order.as_ref();
+    let Some(name) = order
+        .map(|order| order.spec.node_name.clone())
+        .or_else(chosen)
+    else {
         return Ok(());
     };
     let node = Api::<Node>::all(context.client.clone())
-        .get_opt(&order.spec.node_name)
+        .get_opt(&name)
         .await?;
     observed.node = match node {
         Some(found) if node::is_down(&found, observed.now) => NodeSight::Down,

@@ -88,9 +88,13 @@ async fn warn(context: &Context, key: &ClaimKey, observed: &Observed, stance: &S
     let warning = report::warning(stance, observed);
     if let (Some(notice), ClaimSight::Cached(claim) | ClaimSight::Live(claim)) =
         (warning, &observed.claim)
+        && context.memory.recall(&key.uid).warned.as_ref() != Some(&notice)
     {
         let about = events::about_claim(key, claim.resource_version.clone());
         events::publish(&context.client, about, &notice).await;
+        context
+            .memory
+            .update(&key.uid, |remembered| remembered.warned = Some(notice));
     }
 }
 

@@ -100,10 +100,18 @@ fn the_archive_is_looked_at_before_a_pod_wants_the_volume() {
 
 #[test]
 fn the_selected_node_needs_an_agent_and_room() {
-    let elsewhere = observed(set_claim(|claim| {
+    let mut elsewhere = observed(set_claim(|claim| {
         claim.selected_node = Some("n9".to_owned());
     }));
+    assert_eq!(next(&elsewhere), Decision::new(Step::LookAtNode, None));
+    elsewhere.node = NodeSight::Present;
     assert_eq!(refusal(&elsewhere), "NoAgent");
+    assert_eq!(step(&elsewhere), Step::Wait(Wait::Growing));
+    for node in [NodeSight::Down, NodeSight::Absent] {
+        elsewhere.node = node;
+        assert_eq!(refusal(&elsewhere), "NoAgent");
+        assert_eq!(step(&elsewhere), Step::ClearNode);
+    }
     let due = NOW.parse::<Timestamp>().unwrap() + SignedDuration::from_secs(9);
     let full = observed(|o| o.full_nodes = BTreeMap::from([("n1".to_owned(), due)]));
     assert_eq!(refusal(&full), "NoRoom");
