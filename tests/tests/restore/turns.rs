@@ -7,7 +7,7 @@ use crds::{RestoreOrder, restore_order::State};
 use kube::Api;
 use serde_json::json;
 use tests::{
-    original::{KEY, Original, SLOW},
+    original::{KEY, Original},
     product::NAMESPACE,
     s3::fault::Fault,
     shared::{SharedSuite, World},
@@ -20,6 +20,9 @@ const WAIT: Duration = Duration::from_secs(120);
 /// How many volumes an agent fills at once, unless it is told otherwise.
 const AT_ONCE: usize = 4;
 
+/// For all of them together, so that none is done before it is looked at.
+const LITTLE: Fault = Fault::Share(512 << 10);
+
 const PRIORITY: &str = "backup.example.com/priority";
 
 pub fn add(suite: &mut SharedSuite) {
@@ -28,7 +31,7 @@ pub fn add(suite: &mut SharedSuite) {
 
 async fn urgent(world: &World) -> Result<()> {
     let faults = world.server.fault_proxy().await?;
-    faults.set(SLOW).await?;
+    faults.set(LITTLE).await?;
     let (tenant, original) = Original::with_tenant(world, &faults, "urgent").await?;
     let mut claims = Vec::new();
     for index in 0..AT_ONCE {
