@@ -7,7 +7,7 @@
 
 /// The steps, in the order in which a volume's life comes to them. Each has a place `.before` its
 /// effect and one `.after`.
-pub const STEPS: [&str; 29] = [
+pub const STEPS: [&str; 30] = [
     "create.image",
     "create.record",
     "attach.record",
@@ -15,6 +15,7 @@ pub const STEPS: [&str; 29] = [
     "stage.format",
     "stage.record",
     "stage.grow",
+    "grow.settle",
     "stage.mount",
     "publish.bind",
     "fit.device",

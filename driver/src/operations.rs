@@ -30,6 +30,7 @@ use std::path::Path;
 
 use tonic::Code;
 
+use crate::kernel::freezing::FreezeError;
 use crate::kernel::mount_table::{Mount, MountTable};
 use crate::kernel::{DeviceNumber, Failed};
 use crate::pool::{AdmissionError, RecordError};
@@ -70,6 +71,16 @@ impl Coded for Failed {
                 Code::ResourceExhausted
             }
             _ => Code::Internal,
+        }
+    }
+}
+
+impl Coded for FreezeError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Frozen(_) | Self::Thawed(_) | Self::Replaced(_) => Code::Aborted,
+            Self::Failed(failed) => failed.code(),
+            Self::Guard { .. } => Code::Internal,
         }
     }
 }

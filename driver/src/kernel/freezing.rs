@@ -53,8 +53,8 @@ pub enum FreezeError {
     Frozen(PathBuf),
     /// It was thawed before its time.
     #[error(
-        "the file system at {} was thawed by another program or after {LONGEST:?}, before the \
-         snapshot was complete; retry", .0.display()
+        "the file system at {} was thawed by another program or after {LONGEST:?}, before all was \
+         done; retry", .0.display()
     )]
     Thawed(PathBuf),
     /// Something else is mounted there meanwhile.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -41,10 +42,16 @@ impl Superblock {
     }
 }
 
-/// Reads the superblock of the device or file at `path`.
+/// Reads the superblock of the device or file at `path`, as it is on the disk: while a file system
+/// is mounted, its own changes go past what the kernel keeps of its device for other readers.
 pub fn read(path: &Path) -> Result<Superblock, Failed> {
     let mut head = [0; HEAD];
-    match File::open(path).and_then(|file| file.read_exact_at(&mut head, 0)) {
+    let read = File::open(path).and_then(|file| {
+        let length = NonZeroU64::new(HEAD as u64);
+        rustix::fs::fadvise(&file, 0, length, rustix::fs::Advice::DontNeed)?;
+        file.read_exact_at(&mut head, 0)
+    });
+    match read {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Superblock::Unknown),
         result => {
             result.attempt(|| format!("read the superblock of {}", path.display()))?;

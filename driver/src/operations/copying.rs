@@ -82,11 +82,8 @@ impl Coded for CopyError {
         match self {
             Self::Admission(error) => error.code(),
             Self::Fragmented { .. } => Code::FailedPrecondition,
-            Self::Freeze(
-                FreezeError::Frozen(_) | FreezeError::Thawed(_) | FreezeError::Replaced(_),
-            ) => Code::Aborted,
-            Self::Freeze(FreezeError::Failed(failed)) | Self::Failed(failed) => failed.code(),
-            Self::Freeze(FreezeError::Guard { .. }) => Code::Internal,
+            Self::Freeze(error) => error.code(),
+            Self::Failed(failed) => failed.code(),
             Self::Record(error) => error.code(),
         }
     }

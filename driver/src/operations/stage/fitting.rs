@@ -6,6 +6,7 @@ use tonic::Code;
 
 use super::{At, Coded};
 use crate::failpoint;
+use crate::kernel::freezing::{self, FreezeError, Target};
 use crate::kernel::loop_device::LoopDevice;
 use crate::kernel::mount_table::MountTable;
 use crate::kernel::superblock;
@@ -27,6 +28,9 @@ pub enum FitError {
     /// A tool did not do its work.
     #[error(transparent)]
     Tool(#[from] ToolError),
+    /// A file system that has grown could not be brought to its disk.
+    #[error("the file system has grown, and is not safe from a power cut yet: {0}")]
+    Freeze(#[from] FreezeError),
     /// How it is staged cannot be read.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -40,6 +44,7 @@ impl Coded for FitError {
         match self {
             Self::NotPermitted => Code::FailedPrecondition,
             Self::Tool(_) => Code::Internal,
+            Self::Freeze(error) => error.code(),
             Self::Record(error) => error.code(),
             Self::Failed(failed) => failed.code(),
         }
@@ -71,6 +76,9 @@ pub fn fit(
     }
     if superblock::read(device.path())?.size() < record.size_bytes {
         failpoint::around("stage.grow", || grow(file_system, point, record.size_bytes))?;
+        if file_system == FileSystem::Xfs {
+            failpoint::around("grow.settle", || settle(device, point))?;
+        }
     }
     if let (FileSystem::Ext4, Some(percent)) = (file_system, record.attributes.reserved_percent) {
         tools::reserve_ext4(device.path(), percent)?;
@@ -100,4 +108,19 @@ fn grow(file_system: FileSystem, point: &Path, size: u64) -> Result<(), FitError
         FileSystem::Ext4 => Ok(mounting::grow_ext4(point, size)?),
         FileSystem::Xfs => Ok(tools::grow_xfs(point)?),
     }
+}
+
+/// Has an XFS that has grown write its new superblock in its place.
+///
+/// Until then it is in the log alone, and Linux from 6.17 on cannot replay a log in which anything
+/// lies in what was added: it measures that by the superblock in its place (`xfs_buf_map_verify`,
+/// fs/xfs/xfs_buf.c), and the mount after a power cut fails with EUCLEAN. To sync does not do;
+/// a freeze empties the log (`xfs_log_quiesce`). While the superblock in its place has the old
+/// size, whoever repeats this comes here again.
+fn settle(device: &LoopDevice, point: &Path) -> Result<(), FreezeError> {
+    let target = Target {
+        point: point.to_owned(),
+        device: device.number(),
+    };
+    freezing::freeze(&[target])?.thaw().map(drop)
 }
