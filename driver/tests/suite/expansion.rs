@@ -122,7 +122,7 @@ async fn xfs_that_has_grown_survives_a_power_cut() {
     }
     let size = size_at(&staging);
     // More than there was room for before.
-    write(&staging, "after", &pattern(270));
+    write(&staging, "after", &pattern(245));
     let mut shut_down = Command::new("xfs_io");
     shut_down.args(["-x", "-c", "shutdown", &staging]);
     assert!(shut_down.status().unwrap().success());
@@ -132,7 +132,7 @@ async fn xfs_that_has_grown_survives_a_power_cut() {
     let mut driver = bench.start().await;
     driver.stage(&id, "xfs", &staging).await.unwrap();
     assert_eq!(size_at(&staging), size);
-    assert_eq!(read(&staging, "after"), pattern(270));
+    assert_eq!(read(&staging, "after"), pattern(245));
 }
 
 #[tokio::test]
