@@ -36,6 +36,7 @@ mod copying;
 pub mod decision;
 mod emptying;
 pub mod failure;
+pub mod interruptions;
 pub mod lease;
 pub mod lock;
 pub mod metrics;

@@ -15,20 +15,17 @@ use tokio_util::sync::CancellationToken;
 use super::copying::is_full;
 use super::emptying::Emptied;
 use super::failure::{AttemptError, Worth, made_nothing, with_keys};
+use super::interruptions;
 use super::mount;
 use super::node::Node;
 use super::plugin::{Plugin, Use};
-use super::record::{Begun, Filled, Made, Record};
+use super::record::{Filled, Made, Record};
 use super::snapshots::{self, Kept};
 use super::teardown;
 use super::volume::{self, Abilities};
 use crate::choices;
 use crate::failpoint;
 use crate::seal::Contents;
-
-/// Processes that may end in the middle of one attempt before it counts as failed: a cause that lies in the
-/// archive ends every one of them, and with it what the agent does for others.
-const INTERRUPTIONS_MAX: u32 = 3;
 
 /// One order being carried out.
 #[derive(Debug)]
@@ -76,7 +73,6 @@ impl Attempt<'_> {
             return written.map(drop);
         };
         let released = teardown::release(self.node, record).await;
-        let was_begun = record.begun.take().is_some();
         match (written, released) {
             (Ok(filled), Ok(())) => {
                 let mut complete = record.clone();
@@ -88,35 +84,22 @@ impl Attempt<'_> {
                 *record = complete;
                 Ok(())
             }
-            (Ok(_), Err(error)) | (Err(error), Ok(())) => {
-                self.note_end(record, was_begun);
-                Err(error)
-            }
+            (Ok(_), Err(error)) | (Err(error), Ok(())) => Err(error),
             (Err(error), Err(release)) => {
                 tracing::warn!(order = record.order, %release, "left mounted for now");
-                self.note_end(record, was_begun);
                 Err(error)
             }
-        }
-    }
-
-    /// This process has lived to see the attempt's end.
-    fn note_end(&self, record: &Record, was_begun: bool) {
-        if was_begun && let Err(error) = self.node.records.save(record) {
-            tracing::warn!(order = record.order, %error, "the end of an attempt was not written down");
         }
     }
 
     async fn write(&self, record: &mut Option<Record>) -> Result<Filled, AttemptError> {
-        let attempt = self.order.spec.attempt;
-        let times = record.as_ref().map_or(0, |it| it.ended_in(attempt));
-        if times >= INTERRUPTIONS_MAX {
+        let times = self
+            .node
+            .records
+            .ended_in(self.uid(), self.order.spec.attempt);
+        if times >= interruptions::MAX {
             return Err(AttemptError::Interrupted { times });
         }
-        let begun = Begun {
-            attempt,
-            times: times + 1,
-        };
         let options = self.options()?;
         let goes_on = record.as_ref().is_some_and(|it| self.goes_on(it));
         if let Some(snapshot) = self.copy.as_ref().filter(|_| !goes_on) {
@@ -127,7 +110,7 @@ impl Attempt<'_> {
                 return Ok(filled);
             }
         }
-        let written = self.once(record, begun, options.clone()).await;
+        let written = self.once(record, options.clone()).await;
         self.judge(record, written.as_ref().err(), goes_on);
         let (Err(error), Some(known)) = (&written, record.as_ref()) else {
             return written;
@@ -143,7 +126,7 @@ impl Attempt<'_> {
             return written;
         }
         tracing::warn!(order = known.order, %error, "begun anew, with another volume");
-        let written = self.once(record, begun, options).await;
+        let written = self.once(record, options).await;
         self.judge(record, written.as_ref().err(), false);
         written
     }
@@ -166,11 +149,10 @@ impl Attempt<'_> {
     async fn once(
         &self,
         record: &mut Option<Record>,
-        begun: Begun,
         options: Options,
     ) -> Result<Filled, AttemptError> {
         // Every step of the way to the mount may be dropped at any await: the record is ahead of it.
-        let mount = Box::pin(self.mount(record, begun));
+        let mount = Box::pin(self.mount(record));
         let mounted = self.cancel.run_until_cancelled(mount).await;
         let mut mounted = mounted.ok_or(AttemptError::Cancelled)??;
         // Not to be dropped halfway: a thread of its own does it.
@@ -187,14 +169,17 @@ impl Attempt<'_> {
         let (resumption, records) = (&self.node.resumption, &self.node.records);
         let size = u64::try_from(spec.archive.size).unwrap_or(0);
         if !spec.is_of_a_disk() && size >= resumption.from {
-            let uid = self.order.metadata.uid.as_deref().unwrap_or_default();
             options.checkpoints = Some(Checkpoints {
-                directory: records.state(uid),
+                directory: records.state(self.uid()),
                 bytes: resumption.bytes,
                 time: resumption.time,
             });
         }
         Ok(options)
+    }
+
+    pub(super) fn uid(&self) -> &str {
+        self.order.metadata.uid.as_deref().unwrap_or_default()
     }
 
     /// Whether there is a volume, and a checkpoint that may be of what is in it.
@@ -204,11 +189,7 @@ impl Attempt<'_> {
         is_same && record.is_worth_keeping() && self.node.records.state(&record.uid).is_dir()
     }
 
-    async fn mount(
-        &self,
-        kept: &mut Option<Record>,
-        begun_by_now: Begun,
-    ) -> Result<Mounted, AttemptError> {
+    async fn mount(&self, kept: &mut Option<Record>) -> Result<Mounted, AttemptError> {
         let spec = &volume::wanted(&self.order.spec);
         let given = self.order.spec.provisioned.as_ref();
         let plugin = self.node.plugin(&spec.driver);
@@ -236,7 +217,6 @@ impl Attempt<'_> {
         };
         let record = kept.insert(begun.unwrap_or_else(|| Record::new(self.order)));
         record.mounted = record.made.volume().is_some();
-        record.begun = Some(begun_by_now);
         failpoint::reached("agent.record.before");
         self.node.records.save(record)?;
         failpoint::reached("agent.record.after");

@@ -65,7 +65,7 @@ pub enum AttemptError {
     #[error(transparent)]
     Restore(#[from] RestoreError),
     /// The agent does not live to see the end.
-    #[error("the populator's agent on the node ended {times} times in the middle of it")]
+    #[error("the populator's agent on the node ended {times} times while it wrote the volume")]
     Interrupted {
         /// How often.
         times: u32,

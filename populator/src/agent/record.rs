@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <work dir>/<order uid>/record.json   written before anything that it describes exists
+//!                        writing       while the archive is written, see `interruptions`
 //!                        state/        the checkpoint of its restore, kept by the archive engine
 //!                        stage/        NodeStageVolume
 //!                        target        NodePublishVolume, made by the driver
@@ -52,23 +53,10 @@ pub struct Record {
     /// Attempts in a row that were to go on with the volume and could not so much as mount it.
     #[serde(default)]
     pub setbacks: u32,
-    /// The attempt that a process has begun and not seen the end of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub begun: Option<Begun>,
     /// What was restored, once the volume is complete. Written before it is reported: from then on
     /// the volume may become a PersistentVolume at any time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filled: Option<Filled>,
-}
-
-/// An attempt that is under way, or in the middle of which the agent ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Begun {
-    /// Which.
-    pub attempt: i64,
-    /// How many processes have begun it.
-    pub times: u32,
 }
 
 /// Whether a volume exists.
@@ -120,7 +108,6 @@ impl Record {
             mounted: false,
             spoiled: false,
             setbacks: 0,
-            begun: None,
             filled: None,
         }
     }
@@ -136,14 +123,6 @@ impl Record {
             },
             mounted: true,
             ..Self::new(order)
-        }
-    }
-
-    /// How often the agent ended in the middle of this attempt.
-    pub fn ended_in(&self, attempt: i64) -> u32 {
-        match self.begun {
-            Some(begun) if begun.attempt == attempt => begun.times,
-            Some(_) | None => 0,
         }
     }
 
@@ -301,6 +280,7 @@ impl Records {
     pub fn remove(&self, uid: &str) -> Result<(), RecordError> {
         self.remove_mounts(uid)?;
         self.remove_state(uid)?;
+        self.end_writing(uid)?;
         let folder = self.folder(uid);
         remove(&folder, FILE)?;
         remove_folder(&folder)?;

@@ -55,6 +55,8 @@ impl Attempt<'_> {
         let counters = Arc::clone(&progress);
         let image_file = self.order.spec.options.image_file.clone();
         let mut options = options;
+        let (records, uid) = (&self.node.records, self.uid());
+        records.begin_writing(uid, self.order.spec.attempt)?;
         failpoint::reached("agent.write.before");
         let mut writing = tokio::task::spawn_blocking(move || {
             let image = match (target, image_file) {
@@ -84,7 +86,9 @@ impl Attempt<'_> {
             }
         };
         self.show(&progress, &mut meter, &mut counted, &fetched);
+        let ended = records.end_writing(uid);
         let written = written??;
+        ended?;
         failpoint::reached("agent.write.after");
         self.node
             .metrics

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crds::restore_order::{Cure, NodeSecrets, Prime, Provisioned};
 use populator::agent::node::Resumption;
-use populator::agent::record::{Begun, Record};
+use populator::agent::record::Record;
 use populator::agent::teardown;
 use populator::seal::{self, Contents, Key};
 use tonic::Status;
@@ -238,14 +238,15 @@ async fn a_node_that_lost_its_records_goes_by_the_status() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_ends_in_the_middle_time_and_again_has_failed() {
     let mut bench = interrupted().await;
-    let record = bench.record.as_mut().unwrap();
-    assert_eq!(record.begun, None, "its end was seen");
-    // Three processes that were killed, before or after the volume was mounted.
-    record.begun = Some(Begun {
-        attempt: bench.order.spec.attempt,
-        times: 3,
-    });
-    bench.node.records.save(record).unwrap();
+    let attempt = bench.order.spec.attempt;
+    let records = &bench.node.records;
+    let ended = |attempt| records.ended_in("order-uid", attempt);
+    assert_eq!(ended(attempt), 0, "its end was seen");
+    // Three processes that were killed.
+    for times in 1..=3 {
+        records.begin_writing("order-uid", attempt).unwrap();
+        assert_eq!((ended(attempt), ended(attempt + 1)), (times, 0));
+    }
     let before = bench.driver.calls();
     assert_eq!(
         bench.failure().await,
@@ -261,5 +262,6 @@ async fn an_agent_that_ends_in_the_middle_time_and_again_has_failed() {
     bench.fill().await.unwrap();
     assert!(begin(&bench.store.asked()[asked]) > 0);
     assert_eq!(bench.driver.handles(), ["handle-1"]);
-    assert_eq!(bench.record.unwrap().begun, None);
+    teardown::forget(&bench.node, &mut bench.record).unwrap();
+    assert!(!bench.node.records.folder("order-uid").exists());
 }
